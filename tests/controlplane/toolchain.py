@@ -24,7 +24,7 @@ from pathlib import Path
 LEAST_GO = (1, 26)
 
 
-class CannotBuild(RuntimeError):
+class CannotBuild(RuntimeError):  # noqa: N818 - reads as the sentence it is
     """What is missing on this machine, in one line."""
 
 
@@ -108,7 +108,7 @@ def build(
         (cache_dir() / "bin").mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise CannotBuild(f"no cache for built programs at {cache_dir()}: {error.strerror}") from error
-    with _alone(target.parent.with_suffix(".lock"), tell=lambda: tell(f"waiting for another build of {output_name}")):
+    with _alone(_beside(target.parent, ".lock"), tell=lambda: tell(f"waiting for another build of {output_name}")):
         if target.exists():
             return target
         began = time.monotonic()
@@ -120,7 +120,7 @@ def build(
             command += ["-ldflags", f"-s -w {ldflags}".strip(), "-o", str(staging / output_name), package]
             done = subprocess.run(command, cwd=module_dir, env=_go_env(), capture_output=True, text=True, check=False)
             if done.returncode != 0:
-                log = target.parent.with_suffix(".log")
+                log = _beside(target.parent, ".log")
                 log.write_text(done.stdout + done.stderr)
                 raise CannotBuild(
                     f"{output_name} {version} cannot be built: {_last_line(done.stderr)} (all of it: {log})"
@@ -148,6 +148,10 @@ def _alone(lock: Path, *, tell: Callable[[], None]) -> Iterator[None]:
             tell()
             fcntl.flock(held, fcntl.LOCK_EX)
         yield
+
+
+def _beside(directory: Path, suffix: str) -> Path:
+    return directory.with_name(directory.name + suffix)
 
 
 def _last_line(text: str) -> str:
