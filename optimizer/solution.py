@@ -1,0 +1,228 @@
+"""The answer: placements, refusals with their reasons as data, and how good the plan is at the worst.
+
+No sentence is stored here; ``explain`` turns these values into words for people.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import IntFlag, StrEnum
+
+
+class Why(IntFlag):
+    """Why a group is no answer to an ask; several may hold at once. The value 0 means it is one."""
+
+    OWN_CLUSTER = 1 << 0
+    """The borrower's own cluster."""
+    SELECTOR = 1 << 1
+    """Its devices do not satisfy the request's selectors."""
+    AVOIDED = 1 << 2
+    """It already failed this request."""
+    TENANT = 1 << 3
+    """The lender does not admit the tenant."""
+    CLUSTER = 1 << 4
+    REGION = 1 << 5
+    PROVIDER = 1 << 6
+    CONFIDENTIAL = 1 << 7
+    """Required confidential, and it does not declare that."""
+    TOO_LONG = 1 << 8
+    """The lender does not lend for so long."""
+    TOO_SHORT = 1 << 9
+    """The lender does not lend for so short."""
+    TIER = 1 << 10
+    """No tier of the burst policy admits it."""
+    TIER_PRICE = 1 << 11
+    """Above the price cap of its tier."""
+    PRICE_CAP = 1 << 12
+    """Above the request's cap per device-hour."""
+    TOTAL_CAP = 1 << 13
+    """Above the request's cap for the whole."""
+    COUNT = 1 << 14
+    """It has fewer free devices than asked."""
+    NODE = 1 << 15
+    """No single node of it has that many free."""
+    SHARED = 1 << 16
+    """A capacity it shares with other groups is too small, even alone."""
+    BUDGET = 1 << 17
+    """A budget of the request cannot hold its worst case, even alone."""
+    QUOTA = 1 << 18
+    """A quota of the request cannot hold its devices, even alone."""
+    VALUE = 1 << 19
+    """It costs more than the request is worth (aim: welfare)."""
+
+
+class Lost(StrEnum):
+    """Why an eligible group was not the one chosen."""
+
+    TAKEN = "taken"
+    """Other requests of this plan take what it would need."""
+    LATER_TIER = "later tier"
+    NOT_CONFIDENTIAL = "not confidential"
+    COSTLIER = "costlier"
+    LOOSER = "looser fit"
+    """Same cost; it would leave more of a larger group in pieces."""
+    OTHERS = "better for others"
+    """Better or equal for this request alone, but the plan as a whole is better without it."""
+    INELIGIBLE = "ineligible"
+
+
+class Status(StrEnum):
+    OPTIMAL = "optimal"
+    """No plan is better; proved."""
+    FEASIBLE = "feasible"
+    """Checked and valid; at most ``gap`` from the best."""
+
+
+class Limit(StrEnum):
+    """What sort of limit a row is."""
+
+    GROUP = "group"
+    NODE = "node"
+    SHARED = "shared"
+    BUDGET = "budget"
+    QUOTA = "quota"
+
+
+class Field(StrEnum):
+    """Which part of a request a change touches."""
+
+    PRICE_CAP = "price cap"
+    TOTAL_CAP = "total cap"
+    TIER_CAP = "tier cap"
+    DEVICES = "devices"
+    DURATION = "duration"
+    REGION = "region"
+    PROVIDER = "provider"
+    CLUSTER = "cluster"
+    CONFIDENTIAL = "confidential"
+    SAME_NODE = "same node"
+    BUDGET = "budget"
+    QUOTA = "quota"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Alternative:
+    """One group that was looked at for an ask and was not chosen."""
+
+    group: str
+    price_micros: int
+    """µUSD per requested device-hour, all-in, whole units and transfer included."""
+    cost_micros: int
+    tier: int | None
+    """Rank of its tier, from 0; None where no tier admits it."""
+    lost: Lost
+    why: Why
+    """The predicates that removed it; 0 where it was eligible."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Placement:
+    """Where an ask goes."""
+
+    group: str
+    units: int
+    devices: int
+    """Devices lent and paid: units × devices per unit, so at least what was asked."""
+    cost_micros: int
+    """Worst case: price × devices × duration, rounded up, and transfer."""
+    price_micros: int
+    """µUSD per requested device-hour, rounded up, whole units and transfer included."""
+    tier: int = 0
+    nodes: tuple[tuple[int, int], ...] = ()
+    """(index into ``Group.per_node``, units) where the group says what its nodes hold; else empty."""
+    considered: tuple[Alternative, ...] = ()
+    """The other groups, eligible ones first, then by price; at most ``solve``'s ``alternatives`` of them."""
+    removed: Mapping[Why, int] = field(default_factory=dict)
+    """Single predicate → how many groups it removed."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Binding:
+    """A limit that stands in the way of an ask which something could otherwise serve."""
+
+    limit: Limit
+    id: str
+    short_by: int
+    """Units, devices or µUSD missing at the least, given the plan for the others."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Change:
+    """The smallest change of one field that would place the ask beside the plan, checked by applying it."""
+
+    field: Field
+    to: int | str | bool
+    """The new cap (µUSD), count, seconds, place to allow, or False for a wish to be dropped. A budget or quota: how
+    much more is needed."""
+    id: str = ""
+    """Of the budget, quota or tier it is about."""
+    group: str
+    """Where the ask would go."""
+    cost_micros: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Refusal:
+    """Why an ask is not placed, and what would have to change."""
+
+    groups: int
+    """How many were looked at."""
+    eligible: int
+    """How many passed every predicate alone; what stands in their way is ``binding``."""
+    removed: Mapping[Why, int]
+    """Single predicate → how many groups it removed, alone or with others."""
+    only: Mapping[Why, int]
+    """Single predicate → how many groups it alone removed: what lifting it would bring back."""
+    binding: tuple[Binding, ...]
+    changes: tuple[Change, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Goal:
+    """One line of the lexicographic objective: what was reached and what no plan can pass.
+
+    ``bound`` holds for plans as good as this one in all goals before it.
+    """
+
+    name: str
+    maximise: bool
+    reached: int
+    bound: int
+
+    @property
+    def gap(self) -> float:
+        """Relative distance to the bound; 0.0 is proved best."""
+        return abs(self.bound - self.reached) / max(1, abs(self.bound), abs(self.reached))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Solution:
+    """A plan that passed the independent checker, with its quality."""
+
+    status: Status
+    placements: Mapping[str, Placement]
+    unplaced: Mapping[str, Refusal]
+    goals: tuple[Goal, ...]
+    """In order of importance."""
+    cost_micros: int
+    wall_s: float
+    stats: Mapping[str, float | int | str]
+
+    @property
+    def _weakest(self) -> Goal:
+        return next((goal for goal in self.goals if goal.gap > 0), self.goals[-1])
+
+    @property
+    def objective(self) -> int:
+        """Of the most important goal that is not proved best, or of the last one where all are."""
+        return self._weakest.reached
+
+    @property
+    def bound(self) -> int:
+        return self._weakest.bound
+
+    @property
+    def gap(self) -> float:
+        """Relative; 0.0 where the whole plan is proved optimal."""
+        return self._weakest.gap
