@@ -1,0 +1,35 @@
+"""Money is a whole number of micro-units of US dollars, or a ``Decimal``; never a float."""
+
+from decimal import Decimal, InvalidOperation
+
+MICROS = 1_000_000
+LARGEST = Decimal(1_000_000)
+"""US dollars. A price above a million an hour is a mistake, not a price."""
+
+
+def to_micros(amount: Decimal | str) -> int:
+    """``"2.40"`` → ``2_400_000``; ``ValueError`` with a sentence when it is no amount we accept."""
+    try:
+        number = Decimal(amount)
+    except InvalidOperation:
+        raise ValueError(f"{str(amount)[:40]!r} is not an amount of money; write it like 2.40") from None
+    if not number.is_finite() or number < 0:
+        raise ValueError(f"{str(amount)[:40]!r}: an amount of money is zero or more, and finite")
+    if number > LARGEST:
+        raise ValueError(f"{str(amount)[:40]!r} is more than {LARGEST}; is the unit right?")
+    micros = number * MICROS
+    if micros != micros.to_integral_value():
+        raise ValueError(f"{str(amount)[:40]!r} is finer than a millionth of a dollar")
+    return int(micros)
+
+
+def from_micros(micros: int) -> Decimal:
+    """``2_400_000`` → ``Decimal("2.40")``; at least two decimals, no trailing zeros beyond them."""
+    number = (Decimal(micros) / MICROS).normalize()
+    exponent = number.as_tuple().exponent
+    return number if isinstance(exponent, int) and exponent < -2 else number.quantize(Decimal("0.01"))
+
+
+def cost_micros(*, price_micros: int, devices: int, seconds: int) -> int:
+    """Cost of ``devices`` for ``seconds`` at a price per device-hour, rounded up to a whole micro-dollar."""
+    return -(-price_micros * devices * seconds // 3_600)

@@ -1,0 +1,162 @@
+"""Capacity requests: what a borrower wants, and what became of it."""
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from broker.wire.base import Amount, Cel, Count, Duration, Inbound, Label, Money, Name, Outbound, Price, ShortText
+from broker.wire.devices import DriverName, Kind
+
+
+class DeviceRequest(Inbound):
+    """Which devices, and how many: all of them or none."""
+
+    count: Count
+    selector: Cel | None = None
+    """CEL over ``device``, as in a ResourceClaim: every device must satisfy it."""
+    driver: DriverName | None = None
+    same_node: bool = False
+    """All devices in one node (NVLink, one pod)."""
+
+
+class Where(Inbound):
+    """Where the devices may be; an empty list allows everything."""
+
+    regions: Annotated[tuple[Label, ...], Field(max_length=64)] = ()
+    providers: Annotated[tuple[Label, ...], Field(max_length=64)] = ()
+    clusters: Annotated[tuple[Name, ...], Field(max_length=64)] = ()
+
+
+class Tier(Inbound):
+    """One step of a burst policy: these offers, at most at this price, before those of the next step."""
+
+    name: Name
+    price_cap: Price
+    where: Where = Where()
+
+
+class Workload(Inbound):
+    """For whom the capacity is: where the agent of the borrower's cluster puts the remote claim."""
+
+    namespace: Name = "default"
+    kind: Annotated[str, Field(max_length=63)] | None = None
+    name: Annotated[str, Field(max_length=253)] | None = None
+
+
+class CapacityRequest(Inbound):
+    """What a borrower wants."""
+
+    cluster: Name
+    """The borrower's cluster: the remote claim and the access to the devices go there."""
+    devices: DeviceRequest
+    duration: Duration
+    """How long, from the moment the lease is active."""
+    price_cap: Price | None = None
+    """The most to pay per device-hour; needed unless tiers name one each."""
+    total_cap: Money | None = None
+    """The most to pay for the whole, at worst."""
+    where: Where = Where()
+    confidential: Literal["none", "prefer", "require"] = "none"
+    """Confidential computing as the lender's nodes declare it (declared, not proved)."""
+    priority: Annotated[int, Field(ge=-1_000, le=1_000, strict=True)] = 0
+    tiers: Annotated[tuple[Tier, ...], Field(max_length=8)] = ()
+    wait: Duration = 0
+    """How long to keep trying when nothing fits at once; 0s: answer now."""
+    policy: Name | None = None
+    """The BurstPolicy of the borrower's cluster whose budget pays."""
+    workload: Workload = Workload()
+    labels: Annotated[
+        dict[Annotated[str, Field(max_length=63)], Annotated[str, Field(max_length=63)]], Field(max_length=16)
+    ] = {}
+
+
+class RequestState(StrEnum):
+    """Whose move it is."""
+
+    OPEN = "Open"  # the broker looks for a place
+    PLACED = "Placed"  # a lease is being made: the lender's agent has the next action
+    ACTIVE = "Active"  # the lease is signed and running
+    REFUSED = "Refused"  # nothing fits; the reasons say what would have to change
+    CANCELLED = "Cancelled"  # whoever asked took it back
+    CLOSED = "Closed"  # the lease has ended
+
+
+class Step(StrEnum):
+    """How far a request has come, for whoever watches."""
+
+    QUEUED = "queued"
+    SOLVING = "solving"
+    RESERVED = "reserved"
+    HELD = "held"
+    ACTIVE = "active"
+    MIRRORED = "mirrored"
+    ENDED = "ended"
+
+
+class Alternative(Outbound):
+    """An offer that was looked at and lost, and why."""
+
+    offer: str
+    cluster: str
+    price: Price
+    reason: str
+    """Machine-readable: ``price-cap``, ``region``, ``capacity``, …"""
+    detail: str
+    """The sentence for a person."""
+
+
+class PlacementView(Outbound):
+    """The solver's choice, and the reasons the others lost."""
+
+    cluster: str
+    offer: str
+    kind: Kind
+    devices: int
+    price: Price
+    cost: Money
+    """At worst: every device for the whole duration."""
+    tier: str | None = None
+    alternatives: list[Alternative] = []
+    solver: dict[str, Any] = {}
+    """Objective, bound, gap and time of the solve that decided."""
+
+
+class Reason(Outbound):
+    """One reason why a request was not placed."""
+
+    reason: str
+    detail: str
+    offers: int = 0
+    """How many offers it removed."""
+    change: dict[str, Any] | None = None
+    """What would have to change, as data: ``{"price_cap": "2.80"}``, ``{"count": 6}``."""
+
+
+class RequestView(Outbound):
+    """A capacity request and what became of it."""
+
+    id: str
+    tenant: str
+    cluster: str
+    state: RequestState
+    step: Step
+    request: CapacityRequest
+    created_at: datetime
+    updated_at: datetime
+    revision: int
+    lease: str | None = None
+    placement: PlacementView | None = None
+    reasons: list[Reason] = []
+    attempts: int = 0
+    """How often it was placed; more than one means that a lender's own work took a device first."""
+    message: ShortText = ""
+
+
+class SpendView(Outbound):
+    """What a burst policy has spent this month."""
+
+    month: str
+    committed: Amount
+    budget: Amount | None
