@@ -24,7 +24,7 @@ from pathlib import Path
 LEAST_GO = (1, 26)
 
 
-class CannotBuild(RuntimeError):  # noqa: N818 - reads as the sentence it is
+class CannotBuild(RuntimeError):
     """What is missing on this machine, in one line."""
 
 
