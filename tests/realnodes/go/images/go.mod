@@ -1,0 +1,3 @@
+module lendmesh.dev/tests/realnodes/images
+
+go 1.26
