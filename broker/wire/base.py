@@ -25,13 +25,15 @@ from broker.kit.money import from_micros, to_micros
 class Inbound(BaseModel):
     """What we accept."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, str_max_length=16_384, allow_inf_nan=False)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, str_max_length=16_384, allow_inf_nan=False, use_attribute_docstrings=True
+    )
 
 
 class Outbound(BaseModel):
     """What we say; whoever reads it ignores what it doesn't know."""
 
-    model_config = ConfigDict(extra="ignore", frozen=True)
+    model_config = ConfigDict(extra="ignore", frozen=True, use_attribute_docstrings=True)
 
 
 def _seconds(value: object) -> int:
