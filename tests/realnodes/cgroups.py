@@ -1,8 +1,8 @@
 """The cgroup of a node: made before its kubelet starts, removed after its last process has gone.
 
 A kubelet wants its root in every controller, whichever way the machine mounts them (version 1, 2 or both), and leaves
-everything behind that it made below. A node's cgroup carries the process id of its keeper, so that one whose keeper was
-killed is known as an orphan and swept away by the next.
+everything behind that it made below. A node's cgroup carries the process id of its owner, the test run: one that is
+left by a run that was killed together with the node's keeper is known as an orphan, and swept away by the next.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ _PATIENCE = 20.0
 """Seconds that killed processes may take to leave their cgroup."""
 
 
-def cgroup_name(name: str, *, keeper: int) -> str:
-    """The cgroup of node `name`, kept by the process `keeper`."""
-    return f"{PREFIX}{keeper}-{name}"
+def cgroup_name(name: str, *, owner: int) -> str:
+    """The cgroup of node `name`, owned by the process `owner`."""
+    return f"{PREFIX}{owner}-{name}"
 
 
 def make(name: str) -> None:
@@ -55,11 +55,11 @@ def remove(name: str) -> None:
 
 
 def sweep() -> None:
-    """Remove what nodes left whose keeper was killed before it could."""
+    """Remove what was left by runs that are no more, with their keepers killed before they could."""
     for root, _ in _hierarchies():
         for orphan in root.glob(f"{PREFIX}*"):
-            keeper = orphan.name.removeprefix(PREFIX).split("-", 1)[0]
-            if not Path("/proc", keeper).exists():
+            owner = orphan.name.removeprefix(PREFIX).split("-", 1)[0]
+            if not Path("/proc", owner).exists():
                 with contextlib.suppress(OSError):
                     _remove_tree(orphan)
 

@@ -9,14 +9,23 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from tests.realnodes.images import PAUSE
+from tests.realnodes.inside import Spec
+from tests.realnodes.programs import Programs
 
 CDI_DIR = "/run/cdi"
 """Where the driver writes what a prepared device does to a container, and containerd reads it (CDI specification)."""
 
-CNI_CONF_DIR = "/var/lib/cni/net.d"
+CONTAINERD_SOCKET = "/run/containerd/containerd.sock"
+
+PRIVATE = {"/var/lib": "var-lib", "/var/log": "var-log", "/run": "run"}
+"""What a node has for itself → where in its directory that is."""
+
+REGISTRY = f"{PRIVATE['/var/lib']}/kubelet/plugins_registry"
+"""Made beforehand, so that the driver need not wait for the kubelet to make it."""
 
 SYSCTLS = {
     # The kubelet sets these for the machine it thinks is its own (pkg/kubelet/cm: setupKernelTunables).
@@ -38,17 +47,68 @@ class NodePlan:
     """Everything about one node that is decided before it starts."""
 
     name: str
+    directory: Path
+    """Where it keeps its things, seen from outside and from inside at the same path."""
     cgroup: str
     """Name of its cgroup, directly under the root of every hierarchy."""
     port: int
     """The kubelet's, on 127.0.0.1."""
-    pod_subnet: str
     devices: int
     """How many fake GPUs the driver publishes."""
-    runc: str
-    cni_bin: str
-    client_ca: str
-    """Path of the cluster's certificate authority, by which the kubelet knows its callers."""
+    kubelet: tuple[str, ...]
+    """The words that start the kubelet of the control plane's version."""
+    programs: Programs
+    kubeconfig: Path
+    """How kubelet and driver reach the apiserver: both as the node, with the rights the node authorizer gives it."""
+    authority: Path
+    """The cluster's certificate authority, by which the kubelet knows who calls it."""
+
+    @property
+    def pod_subnet(self) -> str:
+        """Unlike any other node's on this machine, because the port is."""
+        return f"10.{self.port >> 8}.{self.port & 255}.0/24"
+
+
+def files(plan: NodePlan) -> dict[str, str]:
+    """The files of a node apart from its credentials: path in its directory → text."""
+    return {
+        "etc/containerd.toml": containerd_config(plan),
+        "etc/kubelet.json": kubelet_config(plan),
+        f"{PRIVATE['/var/lib']}/cni/net.d/10-ptp.conflist": cni_config(plan),
+        **{_stand_in(sysctl): f"{value}\n" for sysctl, value in SYSCTLS.items()},
+    }
+
+
+def spec(plan: NodePlan, *, archive: Path) -> Spec:
+    """What process 1 of the node does; `archive` holds the images."""
+    etc, programs = plan.directory / "etc", plan.programs
+    containerd_address = ["--address", CONTAINERD_SOCKET]
+    return Spec(
+        cgroup=plan.cgroup,
+        binds={
+            **{target: str(plan.directory / source) for target, source in PRIVATE.items()},
+            **{f"/proc/sys/{sysctl}": str(plan.directory / _stand_in(sysctl)) for sysctl in SYSCTLS},
+        },
+        path=f"{programs.shim.parent}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+        containerd=[str(programs.containerd), "--config", str(etc / "containerd.toml")],
+        import_images=[str(programs.ctr), *containerd_address, "-n", "k8s.io", "images", "import", str(archive)],
+        programs={
+            "kubelet": [
+                *plan.kubelet,
+                f"--config={etc / 'kubelet.json'}",
+                f"--kubeconfig={plan.kubeconfig}",
+                f"--hostname-override={plan.name}",
+                "--cloud-provider=external",
+            ],
+            "driver": [
+                str(programs.driver),
+                f"--kubeconfig={plan.kubeconfig}",
+                f"--node-name={plan.name}",
+                f"--num-devices={plan.devices}",
+                f"--cdi-root={CDI_DIR}",
+            ],
+        },
+    )
 
 
 def containerd_config(plan: NodePlan) -> str:
@@ -60,7 +120,7 @@ state = "/run/containerd"
 imports = []
 
 [grpc]
-address = "/run/containerd/containerd.sock"
+address = "{CONTAINERD_SOCKET}"
 
 [plugins."io.containerd.cri.v1.images".pinned_images]
 sandbox = "{PAUSE}"
@@ -73,14 +133,14 @@ enable_cdi = true
 cdi_spec_dirs = ["{CDI_DIR}"]
 
 [plugins."io.containerd.cri.v1.runtime".cni]
-bin_dirs = ["{plan.cni_bin}"]
-conf_dir = "{CNI_CONF_DIR}"
+bin_dirs = ["{plan.programs.cni}"]
+conf_dir = "/var/lib/cni/net.d"
 use_internal_loopback = true
 
 [plugins."io.containerd.cri.v1.runtime".containerd.runtimes.runc]
 runtime_type = "io.containerd.runc.v2"
 [plugins."io.containerd.cri.v1.runtime".containerd.runtimes.runc.options]
-BinaryName = "{plan.runc}"
+BinaryName = "{plan.programs.runc}"
 
 [plugins."io.containerd.internal.v1.opt"]
 path = "/var/lib/containerd/opt"
@@ -123,12 +183,12 @@ def kubelet_config(plan: NodePlan) -> str:
         "authentication": {
             "anonymous": {"enabled": False},
             "webhook": {"enabled": True},
-            "x509": {"clientCAFile": plan.client_ca},
+            "x509": {"clientCAFile": str(plan.authority)},
         },
         "authorization": {"mode": "Webhook"},
         # The harness makes the Node object, with the loopback address that a kubelet would not choose for itself.
         "registerNode": False,
-        "containerRuntimeEndpoint": "unix:///run/containerd/containerd.sock",
+        "containerRuntimeEndpoint": f"unix://{CONTAINERD_SOCKET}",
         "cgroupDriver": "cgroupfs",
         "cgroupRoot": f"/{plan.cgroup}",
         "enforceNodeAllocatable": ["pods"],
@@ -143,3 +203,7 @@ def kubelet_config(plan: NodePlan) -> str:
         "evictionHard": {"memory.available": "20Mi", "nodefs.available": "0%", "imagefs.available": "0%"},
     }
     return json.dumps(configuration, indent=2)
+
+
+def _stand_in(sysctl: str) -> str:
+    return f"sysctls/{sysctl.replace('/', '.')}"
