@@ -39,6 +39,7 @@ def node(name: str, *, labels: dict[str, str] | None = None, cpu: str = "128", m
         "kind": "Node",
         "metadata": {
             "name": name,
+            "annotations": {"kwok.x-k8s.io/node": "fake"},
             "labels": {"kubernetes.io/hostname": name, "kubernetes.io/os": "linux", **(labels or {})},
         },
         "status": {"capacity": room, "allocatable": room},

@@ -155,6 +155,10 @@ class Layout:
             "--service-cluster-ip-range=10.96.0.0/16",
             "--endpoint-reconciler-type=none",
             "--runtime-config=resource.k8s.io/v1beta2=true",
+            # How it reaches kubelets (real ones, and a virtual node's): at their own address, as itself.
+            "--kubelet-preferred-address-types=InternalIP",
+            f"--kubelet-client-certificate={self.pki('kubelet-client.crt')}",
+            f"--kubelet-client-key={self.pki('kubelet-client.key')}",
         ]
 
     def _controller_manager(self) -> list[str]:
