@@ -1,0 +1,1 @@
+"""The command and the demo: they compose the other rooms, and nothing imports them."""

@@ -1,0 +1,73 @@
+"""Burst policies: ``policy list | show | apply | delete``."""
+
+import argparse
+
+from broker.wire.burst import BurstPolicySpec, BurstPolicyView
+from lendmesh import show as screen
+from lendmesh.cli import OK
+from lendmesh.cli.common import checked, client, read_mapping
+
+
+async def policies(arguments: argparse.Namespace) -> int:
+    async with client(arguments) as broker:
+        views = await broker.every(BurstPolicyView, "/v1/burst-policies")
+    if arguments.output != "table":
+        screen.emit(views, output=arguments.output)
+    else:
+        _table(views)
+    return OK
+
+
+async def show(arguments: argparse.Namespace) -> int:
+    async with client(arguments) as broker:
+        view = await broker.get(BurstPolicyView, f"/v1/burst-policies/{arguments.cluster}/{arguments.name}")
+    screen.emit(view, output="yaml" if arguments.output == "table" else arguments.output)
+    return OK
+
+
+async def apply(arguments: argparse.Namespace) -> int:
+    loaded = read_mapping(arguments.file)
+    spec = checked(BurstPolicySpec, loaded.get("spec", loaded))
+    async with client(arguments) as broker:
+        view = await broker.put(BurstPolicyView, f"/v1/burst-policies/{arguments.cluster}/{arguments.name}", spec)
+    if arguments.output != "table":
+        screen.emit(view, output=arguments.output)
+    else:
+        _table([view])
+    return OK
+
+
+async def delete(arguments: argparse.Namespace) -> int:
+    async with client(arguments) as broker:
+        await broker.call("DELETE", f"/v1/burst-policies/{arguments.cluster}/{arguments.name}")
+    print(f"{arguments.cluster}/{arguments.name} is gone; its leases run on to their ends")
+    return OK
+
+
+def _table(views: list[BurstPolicyView]) -> None:
+    table = screen.plain_table(
+        None,
+        "CLUSTER",
+        "POLICY",
+        "FROM",
+        "TIERS",
+        "BUDGET",
+        "COMMITTED",
+        "LEASES",
+        "MESSAGE",
+        right=("BUDGET", "COMMITTED", "LEASES"),
+    )
+    for view in views:
+        spend = view.status.spend
+        tiers = " → ".join(f"{tier.name} ≤ {screen.money(tier.price_cap.micros)}" for tier in view.spec.tiers)
+        table.add_row(
+            view.cluster,
+            view.name,
+            view.source,
+            tiers,
+            screen.money(spend.budget) if spend.budget is not None else "–",
+            screen.money(spend.committed),
+            str(view.status.live_leases),
+            view.status.message,
+        )
+    screen.console().print(table)

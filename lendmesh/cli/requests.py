@@ -1,0 +1,158 @@
+"""Asking for devices: ``request``, ``quote``, ``requests``, ``cancel``."""
+
+import argparse
+from typing import Any
+
+from rich.console import Console
+
+from broker.wire.requests import CapacityRequest, RequestState, RequestView, Step
+from lendmesh import show
+from lendmesh.cli import NO, OK, Failed
+from lendmesh.cli.common import checked, client, read_mapping
+from lendmesh.client import Client
+
+STEPS = {
+    Step.QUEUED: "queued: the broker has it",
+    Step.SOLVING: "solving: placing all open requests together",
+    Step.RESERVED: "reserved: the lender's agent is asked to hold the devices",
+    Step.HELD: "held: the lender's scheduler has given them",
+    Step.ACTIVE: "active: the lease is signed",
+    Step.MIRRORED: "mirrored: both clusters hold the claims",
+    Step.ENDED: "ended",
+}
+
+
+def wish(arguments: argparse.Namespace) -> CapacityRequest:
+    """The request that file and options together describe."""
+    body: dict[str, Any] = read_mapping(arguments.file) if arguments.file else {}
+    devices, where = dict(body.get("devices") or {}), dict(body.get("where") or {})
+    given = vars(arguments)
+    for name in ("count", "selector", "driver", "same_node"):
+        if given[name] is not None:
+            devices[name] = given[name]
+    for name, option in (("regions", "region"), ("providers", "provider"), ("clusters", "lenders")):
+        if given[option] is not None:
+            where[name] = given[option]
+    for name in ("cluster", "duration", "confidential", "priority", "wait", "policy"):
+        if given[name] is not None:
+            body[name] = given[name]
+    for name in ("price_cap", "total_cap"):
+        if given[name] is not None:
+            body[name] = {"amount": given[name]}
+    if arguments.namespace is not None:
+        body["workload"] = {**(body.get("workload") or {}), "namespace": arguments.namespace}
+    body["devices"] = devices
+    if where:
+        body["where"] = where
+    return checked(CapacityRequest, body)
+
+
+async def request(arguments: argparse.Namespace) -> int:
+    body = wish(arguments)
+    out = show.console(stderr=arguments.output != "table")
+    async with client(arguments) as broker:
+        view = await broker.post(RequestView, "/v1/requests", body)
+        if arguments.no_follow:
+            print(view.id)
+            return OK
+        view = await follow(broker, view, out)
+        if arguments.output != "table":
+            show.emit(view, output=arguments.output)
+        else:
+            show.placement(view, out)
+            _next_words(view, out)
+    return OK if view.state is RequestState.ACTIVE else NO
+
+
+async def follow(broker: Client, view: RequestView, out: Console) -> RequestView:
+    """Say each step as it is reached, until the request is mirrored or at its end."""
+    said: set[Step] = set()
+
+    def say(current: RequestView) -> None:
+        for step in STEPS:
+            if step not in said and _reached(current, step):
+                said.add(step)
+                out.print(f"  [dim]{current.id}[/]  {STEPS[step]}")
+
+    say(view)
+    if _done(view):
+        return view
+    async for _, current in broker.watch(RequestView, "/v1/requests/watch", after=view.revision):
+        if current.id != view.id:
+            continue
+        if current.message and current.message != view.message:
+            out.print(f"  [dim]{current.id}[/]  {current.message}")
+        view = current
+        say(view)
+        if _done(view):
+            break
+    return view
+
+
+def _reached(view: RequestView, step: Step) -> bool:
+    order = list(STEPS)
+    if view.step is Step.ENDED:
+        return step in (Step.QUEUED, Step.ENDED)
+    return order.index(step) <= order.index(view.step)
+
+
+def _done(view: RequestView) -> bool:
+    return view.step in (Step.MIRRORED, Step.ENDED) or view.state in (
+        RequestState.REFUSED,
+        RequestState.CANCELLED,
+        RequestState.CLOSED,
+    )
+
+
+def _next_words(view: RequestView, out: Console) -> None:
+    if view.state is RequestState.ACTIVE:
+        out.print(f"\nYours until you return it: [bold]lendmesh lease show {view.lease}[/]")
+        out.print(f"Reach it with:             [bold]lendmesh lease kubeconfig {view.lease} > lease.kubeconfig[/]")
+    elif view.message:
+        out.print(view.message)
+
+
+async def quote(arguments: argparse.Namespace) -> int:
+    body = wish(arguments)
+    async with client(arguments) as broker:
+        view = await broker.post(RequestView, "/v1/quotes", body)
+    if arguments.output != "table":
+        show.emit(view, output=arguments.output)
+    else:
+        show.placement(view, show.console())
+    return OK if view.placement is not None else NO
+
+
+async def requests(arguments: argparse.Namespace) -> int:
+    out = show.console()
+    async with client(arguments) as broker:
+        if arguments.id:
+            view = await broker.get(RequestView, f"/v1/requests/{arguments.id}")
+            if arguments.output != "table":
+                show.emit(view, output=arguments.output)
+                return OK
+            out.print(show.requests([view]))
+            show.placement(view, out)
+            if view.message:
+                out.print(view.message)
+            return OK
+        views = await broker.every(RequestView, "/v1/requests")
+    if arguments.output != "table":
+        show.emit(views, output=arguments.output)
+    elif views:
+        out.print(show.requests(views))
+    else:
+        out.print("No requests yet. Ask with `lendmesh request --help`.")
+    return OK
+
+
+async def cancel(arguments: argparse.Namespace) -> int:
+    async with client(arguments) as broker:
+        answer = await broker.call("DELETE", f"/v1/requests/{arguments.id}")
+    view = RequestView.model_validate(answer) if answer else None
+    if view is not None and view.state not in (RequestState.CANCELLED, RequestState.CLOSED) and view.lease is None:
+        raise Failed(f"{arguments.id} is {view.state.value}")
+    print(
+        f"{arguments.id} is taken back" + (f"; its lease {view.lease} is being returned" if view and view.lease else "")
+    )
+    return OK
