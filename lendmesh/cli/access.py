@@ -102,7 +102,8 @@ async def join_token(arguments: argparse.Namespace) -> int:
     else:
         print(token.secret)
         show.console(stderr=True).print(
-            f"[dim]one use, for cluster {token.cluster}, until {token.expires_at:%H:%M:%S} UTC; give it to the agent's chart[/]"
+            f"[dim]one use, for cluster {token.cluster}, until {token.expires_at:%H:%M:%S} UTC; "
+            "give it to the agent's chart[/]"
         )
     return OK
 

@@ -69,6 +69,7 @@ async def watch(arguments: argparse.Namespace) -> int:
         else:
             async for kind, offer in broker.watch(OfferView, "/v1/offers/watch"):
                 out.print(
-                    f"[dim]{kind:>8}[/] {offer.id} {offer.cluster} {offer.devices} × {offer.kind.model} at {show.money(offer.price.micros)}"
+                    f"[dim]{kind:>8}[/] {offer.id} {offer.cluster} {offer.devices} × {offer.kind.model} "
+                    f"at {show.money(offer.price.micros)}"
                 )
     return OK

@@ -119,7 +119,8 @@ def _borrowing(verbs: Any) -> None:
         "check a signed lease offline",
         "cli.leases",
         "verify",
-        about="Check a signed lease with nothing but the key set: no network, no broker. Exit code 1 when it does not verify.",
+        about="Check a signed lease with nothing but the key set: no network, no broker. "
+        "Exit code 1 when it does not verify.",
     )
     verify.add_argument("file", metavar="FILE", help="the signed lease (- for stdin)")
     verify.add_argument(
