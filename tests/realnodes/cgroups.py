@@ -1,8 +1,8 @@
 """The cgroup of a node: made before its kubelet starts, removed after its last process has gone.
 
 A kubelet wants its root in every controller, whichever way the machine mounts them (version 1, 2 or both), and leaves
-everything behind that it made below. A node's cgroup carries the process id of its owner, the test run: one that is
-left by a run that was killed together with the node's keeper is known as an orphan, and swept away by the next.
+everything behind that it made below. A node's cgroup carries the process id of its owner, the cluster's keeper: one
+that is left when everything was killed at once is known as an orphan, and swept away by the next node.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def remove(name: str) -> None:
 
 
 def sweep() -> None:
-    """Remove what was left by runs that are no more, with their keepers killed before they could."""
+    """Remove what was left by owners that are no more, killed before they could clean up."""
     for root, _ in _hierarchies():
         for orphan in root.glob(f"{PREFIX}*"):
             owner = orphan.name.removeprefix(PREFIX).split("-", 1)[0]

@@ -2,8 +2,8 @@
 
 It runs in fresh mount and process namespaces. First it binds private directories over the places where a node keeps
 its things, and private files over the kernel settings a kubelet writes, so that neither reaches the machine. Then it
-starts the programs. It ends when its standard input closes (the test is done, or gone) or when one of the programs
-ends; with it the kernel ends everything in the namespace, pods included.
+starts the programs. It ends when it is killed or when one of the programs ends; with it the kernel ends everything in
+the namespace, pods included.
 
 It imports nothing but the standard library: it is as small as the init of a container should be.
 """
@@ -15,7 +15,6 @@ import os
 import socket
 import subprocess
 import sys
-import threading
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -48,7 +47,6 @@ class Spec:
 
 def main(directory: Path) -> int:
     """Be process 1 of the node described in `directory`; return the exit status of the first program to end."""
-    threading.Thread(target=_end_with_stdin, daemon=True).start()
     spec = Spec.read(directory)
     for target, source in spec.binds.items():
         _run(["mount", "--no-mtab", "--bind", source, target])
@@ -67,12 +65,6 @@ def main(directory: Path) -> int:
             code = os.waitstatus_to_exitcode(status)
             _say(f"{running[pid]} ended with {code}: see {logs / running[pid]}.log")
             return 1
-
-
-def _end_with_stdin() -> None:
-    while os.read(0, 4096):
-        pass
-    os._exit(0)
 
 
 def _start_containerd(spec: Spec, environment: dict[str, str], logs: Path) -> int:
@@ -98,7 +90,7 @@ def _run(command: list[str], *, env: dict[str, str] | None = None) -> None:
     done = subprocess.run(command, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         _say(f"{' '.join(command)}: {done.stderr.strip()}")
-        os._exit(1)
+        sys.exit(1)
 
 
 def _say(line: str) -> None:

@@ -1,11 +1,12 @@
 """The process outside a node: makes its cgroup, starts its tree in namespaces of its own, and cleans up after it.
 
-    test ──stdin──► keeper ──► unshare ──► inside.py (process 1) ──► containerd, kubelet, driver, pods
+    the cluster's keeper ──► this ──► unshare ──► inside.py (process 1) ──► containerd, kubelet, driver, pods
 
-The pipe from the test is the node's life: when it closes, because the test said so or because the test is no more,
-process 1 of the node ends, the kernel ends everything else in its process namespace, its mounts go with the mount
-namespace, and the keeper removes the cgroup. Killing the keeper kills the tree as well (parent-death signal, and
-`--kill-child`); only the empty cgroup stays then, until the next keeper sweeps.
+The cluster's keeper stops this process with SIGTERM, or ends it together with everything of the cluster when the test
+run is no more. Either way process 1 of the node is killed, the kernel ends everything else in its process namespace,
+its mounts go with the mount namespace, its pods' links with their network namespaces, and this process removes the
+cgroup. Where it is killed itself, the tree still ends (parent-death signal, and unshare's `--kill-child`); only the
+empty cgroup stays then, until the next keeper sweeps.
 
 Run as `python -m tests.realnodes.keeper DIRECTORY`; `node.py` writes the directory.
 """
@@ -17,25 +18,36 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 from tests.realnodes import cgroups
 from tests.realnodes.inside import Spec
 
-_IN_NAMESPACES = ("setpriv", "--pdeathsig", "KILL", "unshare", "--mount", "--pid", "--fork", "--kill-child")
-_PRIVATE = ("--mount-proc", "--propagation", "private")
+_ENDS_WITH_US = ("setpriv", "--pdeathsig", "KILL")
+_IN_NAMESPACES = ("unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--propagation", "private")
 
 
 def main(directory: Path) -> int:
     """Keep one node until its tree ends; the exit status is that of its process 1."""
     cgroup = Spec.read(directory).cgroup
+    tree: subprocess.Popen[bytes] | None = None
+    stopping = False
+
+    def stop(*_: Any) -> None:
+        nonlocal stopping
+        stopping = True
+        if tree is not None:
+            tree.kill()
+
+    signal.signal(signal.SIGTERM, stop)
     cgroups.sweep()
     cgroups.make(cgroup)
     try:
-        process = subprocess.Popen(
-            [*_IN_NAMESPACES, *_PRIVATE, sys.executable, "-m", "tests.realnodes.inside", str(directory)]
-        )
-        signal.signal(signal.SIGTERM, lambda *_: process.kill())
-        return process.wait()
+        inside = (sys.executable, "-m", "tests.realnodes.inside", str(directory))
+        tree = subprocess.Popen([*_ENDS_WITH_US, *_IN_NAMESPACES, *inside])
+        if stopping:
+            tree.kill()
+        return tree.wait()
     finally:
         cgroups.remove(cgroup)
         for large in ("var-lib", "run"):

@@ -1,4 +1,4 @@
-"""A real node of a running control plane: `RealNode(cluster, name=…, directory=…)` as a context manager.
+"""A real node of a running control plane: `RealNode(cluster, name=…, programs=…)`.
 
 Before the node's programs start, the harness makes the Node object itself, with the one address at which the apiserver
 reaches this kubelet: a kubelet refuses to call a loopback address its own, so it is told that a cloud provider, which
@@ -8,9 +8,7 @@ until the API shows the node Ready and its devices published.
 
 from __future__ import annotations
 
-import contextlib
-import os
-import subprocess
+import signal
 import sys
 from pathlib import Path
 from types import TracebackType
@@ -33,24 +31,24 @@ class NodeFailed(RuntimeError):
 
 
 class RealNode:
-    """Kubelet, containerd and the DRA example driver in namespaces of their own, until `stop` or this process's end.
+    """Kubelet, containerd and the DRA example driver in namespaces of their own, until `stop` or the cluster's end.
+
+    The node lives in the cluster's directory, and ends with the cluster however that ends.
 
     :param cluster: a running control plane; kwok, where it runs, leaves this node alone.
-    :param directory: where the node keeps its things, on a real file system; its `logs` stay after the end.
     :param devices: how many GPUs the driver publishes: `gpu-0` to `gpu-<devices - 1>`.
     """
 
-    def __init__(self, cluster: Cluster, *, name: str, directory: Path, programs: Programs, devices: int = 8) -> None:
-        if any(directory.resolve().is_relative_to(Path(hidden).resolve()) for hidden in configs.PRIVATE):
-            raise ValueError(
-                f"{directory}: a node hides {', '.join(configs.PRIVATE)}, so its directory cannot lie there"
-            )
+    def __init__(self, cluster: Cluster, *, name: str, programs: Programs, devices: int = 8) -> None:
         self.cluster = cluster
         self.name = name
         self.devices = devices
-        self.directory = directory
+        self.directory = cluster.directory / "nodes" / name
         self._programs = programs
-        self._keeper: subprocess.Popen[bytes] | None = None
+        self._part = f"node-{name}"
+        if any(self.directory.resolve().is_relative_to(Path(private).resolve()) for private in configs.PRIVATE):
+            private = ", ".join(configs.PRIVATE)
+            raise ValueError(f"a node has {private} for itself, so its directory cannot lie there: {self.directory}")
 
     def start(self, *, within: float = 120.0) -> None:
         """Start the node and wait until it is Ready and has published its devices.
@@ -60,39 +58,30 @@ class RealNode:
         """
         self._register()
         self._write_directory()
-        with (self.directory / "logs" / "node.log").open("wb") as log:
-            self._keeper = subprocess.Popen(
-                [sys.executable, "-m", "tests.realnodes.keeper", str(self.directory)],
-                cwd=_REPOSITORY,
-                stdin=subprocess.PIPE,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
+        self.cluster.keeper.run(
+            self._part,
+            [sys.executable, "-m", "tests.realnodes.keeper", self.directory],
+            log=self.directory / "logs" / "node.log",
+            cwd=_REPOSITORY,
+            stop_signal=signal.SIGTERM,
+        )
         try:
             until(self._is_ready, what=f"node {self.name}, Ready", within=within, also=self.check)
-            until(self._has_devices, what=f"devices of {self.name}", within=within, also=self.check)
+            until(self._has_devices, what=f"the devices of {self.name}", within=within, also=self.check)
         except TimeoutError as error:
-            last_words = self._last_words()
-            self.stop()
-            raise NodeFailed(f"{error}; {last_words}") from error
-        except BaseException:
-            self.stop()
-            raise
+            raise NodeFailed(f"{error}; {self._last_words()}") from error
 
     def check(self) -> None:
         """:raises NodeFailed: the node went down by itself."""
-        if self._keeper is not None and self._keeper.poll() is not None:
+        if self._part in self.cluster.keeper.exited():
             raise NodeFailed(f"node {self.name} ended: {self._last_words()}")
 
     def stop(self) -> None:
-        """End the node's whole tree at once, and wait until nothing of it is left on the machine. May be repeated."""
-        if self._keeper is not None:
-            assert self._keeper.stdin is not None
-            with contextlib.suppress(BrokenPipeError):
-                self._keeper.stdin.close()
-            self._keeper.wait()
-            self._keeper = None
+        """End the node's whole tree at once, and wait until nothing of it is left on the machine but its logs.
+
+        Its Node object stays, as that of a machine that lost its power.
+        """
+        self.cluster.keeper.stop(self._part)
 
     def __enter__(self) -> Self:
         self.start()
@@ -127,7 +116,7 @@ class RealNode:
         plan = configs.NodePlan(
             name=self.name,
             directory=self.directory,
-            cgroup=cgroups.cgroup_name(self.name, owner=os.getpid()),
+            cgroup=cgroups.cgroup_name(self.name, owner=self.cluster.keeper.pid),
             port=free_port(),
             devices=self.devices,
             kubelet=self.cluster.parts.command("kubelet"),
