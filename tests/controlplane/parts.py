@@ -12,6 +12,7 @@ import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tests.controlplane import toolchain
 
@@ -50,7 +51,6 @@ class Tool:
 
     package: str
     version: str
-    about: str
     ldflags: str
 
 
@@ -58,15 +58,20 @@ TOOLS = {
     "kwok": Tool(
         package="sigs.k8s.io/kwok/cmd/kwok",
         version="0.8.0",
-        about="about 1 minute on 2 cores",
         ldflags="",
     ),
     "helm": Tool(
         package="helm.sh/helm/v4/cmd/helm",
         version="4.3.1",
-        about="about 2 minutes on 2 cores",
         ldflags="-X helm.sh/helm/v4/internal/version.version=v4.3.1",
     ),
+}
+
+# How long a first build takes.
+ABOUT = {
+    "kubernetes": "about 5 minutes on 2 cores",
+    "kwok": "about 1 minute on 2 cores",
+    "helm": "about 2 minutes on 2 cores",
 }
 
 Command = tuple[str, ...]
@@ -109,29 +114,33 @@ class Parts:
                 return None
         return (str(program),)
 
+    def is_built(self, part: str) -> bool:
+        """Whether a part is at hand without building anything."""
+        return self._given(part) is not None or toolchain.built_path(**self._recipe(part)).exists()
+
     def _built(self, part: str) -> Command:
+        recipe = self._recipe(part)
+        path = toolchain.build(**recipe, about=ABOUT[recipe["output_name"]], tell=self._tell)
+        return (str(path),) if part in TOOLS else (str(path), part)
+
+    def _recipe(self, part: str) -> dict[str, Any]:
+        """What `toolchain.build` and `built_path` need to know of a part."""
         if part in TOOLS:
             tool = TOOLS[part]
-            path = toolchain.build(
-                MODULES / part,
-                tool.package,
-                part,
-                version=tool.version,
-                ldflags=tool.ldflags,
-                about=tool.about,
-                tell=self._tell,
-            )
-            return (str(path),)
+            return {
+                "module_dir": MODULES / part,
+                "package": tool.package,
+                "output_name": part,
+                "version": tool.version,
+                "ldflags": tool.ldflags,
+            }
         if part != "etcd" and part not in KUBERNETES_PARTS:
             raise ValueError(f"no such part: {part}")
-        path = toolchain.build(
-            MODULES / "kubernetes",
-            ".",
-            "kubernetes",
-            version=self.release.version,
-            modfile=self.release.modfile,
-            ldflags=self.release.ldflags,
-            about="about 5 minutes on 2 cores",
-            tell=self._tell,
-        )
-        return (str(path), part)
+        return {
+            "module_dir": MODULES / "kubernetes",
+            "package": ".",
+            "output_name": "kubernetes",
+            "version": self.release.version,
+            "ldflags": self.release.ldflags,
+            "modfile": self.release.modfile,
+        }
