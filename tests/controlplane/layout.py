@@ -170,6 +170,8 @@ class Layout:
             "--use-service-account-credentials",
             # The taint of a node that became Ready is lifted at the next look: after at most 1 s, not 5.
             "--node-monitor-period=1s",
+            # Otherwise it makes one in /usr/libexec, where it may.
+            f"--flex-volume-plugin-dir={self.directory / 'volume-plugins'}",
         ]
 
     def _scheduler(self) -> list[str]:
