@@ -189,7 +189,8 @@ class IdempotencyKeyReused(Invalid):
 
     def __init__(self) -> None:
         super().__init__(
-            "This Idempotency-Key came before with another request; a new request needs a new key, a retry the same body."
+            "This Idempotency-Key came before with another request: a new request needs a new key, "
+            "a retry the same body."
         )
 
 
