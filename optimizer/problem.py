@@ -27,7 +27,7 @@ MAX_ROWS = 100_000
 MAX_ASKS = 100_000
 
 
-class BadProblem(ValueError):  # noqa: N818 - named for what is wrong, as its callers catch it
+class BadProblem(ValueError):
     """The problem contradicts itself or is out of range; the message is a sentence for a person."""
 
 

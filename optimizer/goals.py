@@ -1,0 +1,113 @@
+"""What makes one plan better than another: a list of goals, each counted only among plans equal in all before it.
+
+With the aim *priority*, for each priority from the highest: the weight placed (a request counts its devices unless it
+says otherwise), then whose turn it is (weight × places from the end of the queue). Then, over all: tiers in order,
+confidential where preferred, cost, tightness of fit. Who is served is thus settled before where, and no request loses
+its turn because a later one is cheaper.
+
+With the aim *welfare*, one goal: Σ (value − cost).
+
+Every goal is Σ coefficient × chosen pair with whole, non-negative coefficients, so that goals can be compared, bounded
+and joined without rounding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from optimizer.filter import Ints
+from optimizer.pairs import Pairs
+from optimizer.problem import Aim
+
+SAFE = 2**60
+"""Sums stay below this, so that a solver may add a few of them in 64 bits."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """One goal over the pairs."""
+
+    name: str
+    maximise: bool
+    coefficient: Ints
+    """Of each pair; ≥ 0."""
+    ceiling: int
+    """No plan reaches more: every ask at its largest coefficient."""
+
+    def of(self, chosen: Collection[int]) -> int:
+        """The goal's value for a plan."""
+        return int(self.coefficient[list(chosen)].sum()) if chosen else 0
+
+
+def goals(pairs: Pairs) -> tuple[Line, ...]:
+    """The goals in order of importance; those that cannot tell any two plans apart are left out."""
+    if pairs.problem.aim is Aim.WELFARE:
+        value = np.array([ask.value_micros for ask in pairs.asks], dtype=np.int64)
+        return (_line(pairs, "welfare", True, value[pairs.ask] - pairs.cost),)
+    lines = [*_who(pairs)]
+    for name, column in (
+        ("tiers", pairs.tier),
+        ("not confidential", pairs.plain),
+        ("cost", pairs.cost),
+        ("left over", pairs.slack),
+    ):
+        line = _line(pairs, name, False, column)
+        if line.ceiling or name == "cost":
+            lines.append(line)
+    return tuple(lines)
+
+
+def better(lines: Sequence[Line], new: Collection[int], old: Collection[int]) -> bool:
+    """Whether one plan beats another."""
+    return score(lines, new) > score(lines, old)
+
+
+def score(lines: Sequence[Line], chosen: Collection[int]) -> tuple[int, ...]:
+    """A plan's goals as a tuple that compares as the plans do."""
+    return tuple(line.of(chosen) if line.maximise else -line.of(chosen) for line in lines)
+
+
+def floor(line: Line, pairs: Pairs, chosen: Collection[int]) -> int:
+    """What a goal to be minimised cannot go below, for plans as good as this one in all goals before.
+
+    Known without solving only where every ask that has a pair is placed: then every plan as good places them all.
+    """
+    having = np.flatnonzero(np.diff(pairs.start))
+    if len(having) == 0 or len(chosen) < len(having):
+        return 0
+    return int(np.minimum.reduceat(line.coefficient, pairs.start[having]).sum())
+
+
+def undisputed(pairs: Pairs, chosen: Collection[int]) -> bool:
+    """Whether every ask that has a pair has its own best one: then no plan is better in any goal."""
+    having = np.flatnonzero(np.diff(pairs.start))
+    return set(chosen) == set(pairs.start[having].tolist())
+
+
+def _who(pairs: Pairs) -> list[Line]:
+    weight = np.array([ask.counts_for for ask in pairs.asks], dtype=np.int64)
+    priority = np.array([ask.priority for ask in pairs.asks], dtype=np.int64)
+    created = np.array([ask.created for ask in pairs.asks], dtype=np.int64)
+    lines = []
+    for level in np.unique(priority[pairs.ask])[::-1]:
+        mine = priority == level
+        lines.append(_line(pairs, f"weight at priority {level}", True, (weight * mine)[pairs.ask]))
+        turns = np.unique(created[mine])
+        if len(turns) > 1:
+            ahead = len(turns) - np.searchsorted(turns, created)
+            lines.append(_line(pairs, f"turn at priority {level}", True, (weight * ahead * mine)[pairs.ask]))
+    return lines
+
+
+def _line(pairs: Pairs, name: str, maximise: bool, coefficient: Ints) -> Line:
+    having = np.flatnonzero(np.diff(pairs.start))
+    tops = np.maximum.reduceat(coefficient, pairs.start[having]) if len(having) else coefficient[:0]
+    # Only thousands of billion-dollar requests get here; whole multiples keep the order among anything that differs
+    # by more than a few thousand µUSD of them.
+    shift = max(0, int(tops.astype(np.float64).sum() / SAFE)).bit_length()
+    if shift:
+        coefficient, tops, name = coefficient >> shift, tops >> shift, f"{name} (in units of {2**shift})"
+    return Line(name=name, maximise=maximise, coefficient=coefficient, ceiling=int(tops.sum()))

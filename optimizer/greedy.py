@@ -1,0 +1,75 @@
+"""Plans in milliseconds: each ask in turn takes its best pair that still fits.
+
+Several orders are tried, because each is bad somewhere: arrival order wastes capacity on the first comer, largest first
+starves the many, smallest first strands the gangs. The best of them is an answer at any moment and the exact solver's
+first hint.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+
+import numpy as np
+
+from optimizer.filter import Ints
+from optimizer.ledger import Ledger
+from optimizer.pairs import Pairs
+from optimizer.problem import Aim
+
+Plan = Mapping[int, int | None]
+"""Chosen pair → index of the node it was given; None where the ask does not care."""
+
+
+def fill(pairs: Pairs, order: Iterable[int]) -> Plan:
+    """The plan of one order of asks (indices)."""
+    ledger = Ledger(pairs)
+    return {pair: ledger.take(pair) for ask in order if (pair := ledger.first_fit(int(ask))) is not None}
+
+
+def plans(pairs: Pairs) -> Iterator[tuple[str, Plan]]:
+    """The portfolio, the most promising first, each with its name."""
+    for name, order in _orders(pairs):
+        yield name, fill(pairs, order)
+
+
+def topped_up(pairs: Pairs, plan: Plan) -> Plan:
+    """The plan, and every ask that still fits beside it."""
+    ledger = Ledger(pairs)
+    for pair, node in plan.items():
+        ledger.take_on(pair, node)
+    more = dict(plan)
+    placed = {int(pairs.ask[pair]) for pair in plan}
+    for ask in next(iter(_orders(pairs)))[1].tolist():
+        fitting = None if ask in placed else ledger.first_fit(ask)
+        if fitting is not None:
+            more[fitting] = ledger.take(fitting)
+    return more
+
+
+def _orders(pairs: Pairs) -> Iterator[tuple[str, Ints]]:
+    asks = pairs.asks
+    having = np.flatnonzero(np.diff(pairs.start))
+    first = pairs.start[having]
+    created = np.array([asks[at].created for at in having], dtype=np.int64)
+    devices = np.array([asks[at].devices for at in having], dtype=np.int64)
+    if pairs.problem.aim is Aim.WELFARE:
+        value = np.array([asks[at].value_micros for at in having], dtype=np.float64)
+        profit = value - pairs.cost[first]
+        yield "profit by root of devices", having[np.lexsort((created, -profit / np.sqrt(devices)))]
+        yield "profit by device", having[np.lexsort((created, -profit / devices))]
+        yield "profit by cost", having[np.lexsort((created, -profit / (pairs.cost[first] + 1)))]
+        yield "profit", having[np.lexsort((created, -profit))]
+        return
+    priority = -np.array([asks[at].priority for at in having], dtype=np.int64)
+    weight = np.array([asks[at].counts_for for at in having], dtype=np.int64)
+    choices = np.diff(pairs.start)[having]
+    keys: dict[str, Callable[[], tuple[Ints, ...]]] = {
+        "turn": lambda: (created, priority),
+        "largest first": lambda: (created, -devices, priority),
+        "weight by device": lambda: (created, -(weight * 1000) // devices, priority),
+        "smallest first": lambda: (created, devices, priority),
+        "fewest choices first": lambda: (created, -devices, choices, priority),
+        "cheapest first": lambda: (created, pairs.cost[first], priority),
+    }
+    for name, key in keys.items():
+        yield name, having[np.lexsort(key())]

@@ -1,0 +1,104 @@
+"""The eligible (ask, group) pairs of a problem as columns: what the solvers choose from.
+
+Asks and groups are put in order of their ids first, so that the same problem in another order has the same answer.
+The pairs of an ask lie together, best first by what matters to that ask alone: tier, confidential where preferred,
+cost, tightness of fit. A greedy takes the first that still fits; the exact solver keeps the first few where there are
+too many.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from optimizer.filter import Bits, Ints, Market, judge
+from optimizer.problem import Aim, Ask, Confidential, Group, Problem
+
+SLICE = 2_000_000
+"""(ask, group) cells judged at a time: about 160 MB."""
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Columns of equal length, one entry for each eligible pair, and where each ask's pairs begin."""
+
+    problem: Problem
+    """In canonical order; indices below refer to it."""
+    market: Market
+    why: Bits
+    """Asks × groups: why each pair is not eligible; 0 where it is."""
+    ask: Ints
+    group: Ints
+    units: Ints
+    devices: Ints
+    cost: Ints
+    tier: Ints
+    plain: Ints
+    """1 where the ask prefers confidential and the group is not."""
+    slack: Ints
+    """Units the group would have left, taken alone: less is tighter."""
+    start: Ints
+    """Pairs of ask i are start[i]:start[i + 1]."""
+
+    @property
+    def asks(self) -> tuple[Ask, ...]:
+        return self.problem.asks
+
+    @property
+    def groups(self) -> tuple[Group, ...]:
+        return self.problem.groups
+
+    def __len__(self) -> int:
+        return len(self.ask)
+
+    def of(self, ask: int) -> range:
+        """The pairs of one ask, best first."""
+        return range(int(self.start[ask]), int(self.start[ask + 1]))
+
+
+def compile_pairs(problem: Problem) -> Pairs:
+    """Judge every pair and keep the eligible ones."""
+    problem = replace(
+        problem,
+        groups=tuple(sorted(problem.groups, key=lambda group: group.id)),
+        asks=tuple(sorted(problem.asks, key=lambda ask: ask.id)),
+    )
+    market = Market(problem)
+    step = max(1, SLICE // max(1, len(market)))
+    parts: list[Ints] = [np.zeros((8, 0), dtype=np.int64)]
+    why: list[Bits] = [np.zeros((0, len(market)), dtype=np.uint32)]
+    for low in range(0, len(problem.asks), step):
+        asks = problem.asks[low : low + step]
+        seen = judge(market, asks)
+        why.append(seen.why)
+        row, group = np.nonzero(seen.why == 0)
+        prefers = np.array([ask.confidential is Confidential.PREFER for ask in asks], dtype=np.bool_)
+        units = seen.units[row, group]
+        tier, cost = seen.tier[row, group], seen.cost[row, group]
+        plain = (prefers[row] & ~market.confidential[group]).astype(np.int64)
+        slack = market.count[group] - units
+        best = (
+            np.lexsort((group, slack, cost, row))
+            if problem.aim is Aim.WELFARE
+            else np.lexsort((group, slack, cost, plain, tier, row))
+        )
+        part = np.stack((row + low, group, units, seen.devices[row, group], cost, tier, plain, slack))
+        parts.append(part[:, best])
+    columns: Ints = np.concatenate(parts, axis=1)
+    ask, group, units, devices, cost, tier, plain, slack = columns
+    start = np.searchsorted(ask, np.arange(len(problem.asks) + 1)).astype(np.int64)
+    return Pairs(
+        problem=problem,
+        market=market,
+        why=np.concatenate(why),
+        ask=ask,
+        group=group,
+        units=units,
+        devices=devices,
+        cost=cost,
+        tier=tier,
+        plain=plain,
+        slack=slack,
+        start=start,
+    )
