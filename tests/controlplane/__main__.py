@@ -50,7 +50,7 @@ def up(words: argparse.Namespace) -> int:
             print(f"  export KUBECONFIG={cluster.kubeconfig}   # cluster {cluster.name}, {cluster.server}")
         print(f"\n  {' '.join(clusters[0].parts.command('kubectl'))} get nodes,resourceslices")
         print("\nThey end, and their directories go, when this does (Ctrl-C).", flush=True)
-        signal.sigwait({signal.SIGINT, signal.SIGTERM})
+        signal.pause()
     except KeyboardInterrupt:
         pass
     finally:

@@ -147,10 +147,14 @@ def _reachable(programs: Path, directory: Path) -> Path:
     try:
         subprocess.run([programs / "postgres", "--version"], user=user, capture_output=True, check=True)
     except (OSError, subprocess.CalledProcessError):
-        copy = directory / "install"
-        shutil.copytree(programs.parent, copy)
-        subprocess.run(["chmod", "-R", "a+rX", copy], check=True)
-        return copy / "bin"
+        package = programs.parent.parent
+        copy = directory / "install" / package.name
+        shutil.copytree(programs.parent, copy / programs.parent.name)
+        libraries = package.with_name(f"{package.name}.libs")
+        if libraries.exists():
+            shutil.copytree(libraries, copy.with_name(libraries.name))
+        subprocess.run(["chmod", "-R", "a+rX", copy.parent], check=True)
+        return copy / programs.parent.name / "bin"
     return programs
 
 
