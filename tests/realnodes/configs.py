@@ -49,6 +49,8 @@ class NodePlan:
     name: str
     directory: Path
     """Where it keeps its things, seen from outside and from inside at the same path."""
+    logs: Path
+    """The directory of its programs' logs."""
     cgroup: str
     """Name of its cgroup, directly under the root of every hierarchy."""
     port: int
@@ -89,6 +91,7 @@ def spec(plan: NodePlan, *, archive: Path) -> Spec:
             **{target: str(plan.directory / source) for target, source in PRIVATE.items()},
             **{f"/proc/sys/{sysctl}": str(plan.directory / _stand_in(sysctl)) for sysctl in SYSCTLS},
         },
+        logs=str(plan.logs),
         path=f"{programs.shim.parent}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
         containerd=[str(programs.containerd), "--config", str(etc / "containerd.toml")],
         import_images=[str(programs.ctr), *containerd_address, "-n", "k8s.io", "images", "import", str(archive)],

@@ -34,6 +34,8 @@ class Spec:
     """Run to its end between containerd's start and the others'."""
     programs: dict[str, list[str]]
     """Name → command line of what runs beside containerd."""
+    logs: str
+    """The directory of the programs' logs, one file each."""
     path: str
     """$PATH of all of them: containerd finds its shim there, and CNI its tools."""
 
@@ -51,7 +53,7 @@ def main(directory: Path) -> int:
     for target, source in spec.binds.items():
         _run(["mount", "--no-mtab", "--bind", source, target])
 
-    logs = directory / "logs"
+    logs = Path(spec.logs)
     environment = {"PATH": spec.path, "HOME": "/var/lib"}
     running = {_start_containerd(spec, environment, logs): "containerd"}
     _run(spec.import_images, env=environment)

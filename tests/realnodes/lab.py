@@ -29,30 +29,29 @@ class RealClusters:
     b: RealCluster
 
 
-def prepare(version: str = DEFAULT_RELEASE) -> tuple[Parts, Programs]:
-    """Build what is not in the cache yet, so that nothing is built while clusters run.
-
-    :raises CannotBuild: a program cannot be built; the text is one line.
-    """
-    parts = Parts(version)
-    parts.prepare(*CONTROL_PLANE, "kubelet", "kubectl")
-    return parts, programs()
-
-
 @contextmanager
 def real_clusters(*, version: str = DEFAULT_RELEASE, devices: int = 8) -> Iterator[RealClusters]:
-    """Start clusters `a` and `b`, each with a node (`a-1`, `b-1`) that publishes `devices` GPUs; end both at the end.
+    """Start clusters `a` and `b`, each with one real node; end both at the end. As `join_nodes`, and:
 
     :param version: the Kubernetes minor version.
     :raises CannotBuild: a program cannot be built; the text is one line.
-    :raises NodeFailed, ClusterFailed: something did not come up; the text says what, and where its log is.
+    :raises ClusterFailed: a control plane did not come up; the text says what, and where its log is.
     """
-    parts, built = prepare(version)
+    parts, built = Parts(version), programs()
+    parts.prepare(*CONTROL_PLANE, "kubelet", "kubectl")
     with ExitStack() as ending:
         clusters = start_clusters(["a", "b"], parts=parts, kwok=False)
         for cluster in clusters:
             ending.callback(cluster.stop)
-        nodes = [RealNode(cluster, name=f"{cluster.name}-1", programs=built, devices=devices) for cluster in clusters]
-        with ThreadPoolExecutor(max_workers=len(nodes)) as pool:
-            list(pool.map(RealNode.start, nodes))
-        yield RealClusters(*(RealCluster(cluster, node) for cluster, node in zip(clusters, nodes, strict=True)))
+        yield RealClusters(*join_nodes(*clusters, programs=built, devices=devices))
+
+
+def join_nodes(*clusters: Cluster, programs: Programs, devices: int = 8) -> list[RealCluster]:
+    """Start a node `<cluster>-1` with `devices` GPUs in each of the clusters, side by side; they end with them.
+
+    :raises NodeFailed: a node did not come up; the text says why, and where its logs are.
+    """
+    nodes = [RealNode(cluster, name=f"{cluster.name}-1", programs=programs, devices=devices) for cluster in clusters]
+    with ThreadPoolExecutor(max_workers=len(nodes)) as pool:
+        list(pool.map(RealNode.start, nodes))
+    return [RealCluster(cluster, node) for cluster, node in zip(clusters, nodes, strict=True)]

@@ -44,8 +44,10 @@ class RealNode:
         self.name = name
         self.devices = devices
         self.directory = cluster.directory / "nodes" / name
+        self.logs = cluster.directory / "logs" / name
         self._programs = programs
         self._part = f"node-{name}"
+        self._started = False
         if any(self.directory.resolve().is_relative_to(Path(private).resolve()) for private in configs.PRIVATE):
             private = ", ".join(configs.PRIVATE)
             raise ValueError(f"a node has {private} for itself, so its directory cannot lie there: {self.directory}")
@@ -61,10 +63,11 @@ class RealNode:
         self.cluster.keeper.run(
             self._part,
             [sys.executable, "-m", "tests.realnodes.keeper", self.directory],
-            log=self.directory / "logs" / "node.log",
+            log=self.logs / "node.log",
             cwd=_REPOSITORY,
             stop_signal=signal.SIGTERM,
         )
+        self._started = True
         try:
             until(self._is_ready, what=f"node {self.name}, Ready", within=within, also=self.check)
             until(self._has_devices, what=f"the devices of {self.name}", within=within, also=self.check)
@@ -79,9 +82,11 @@ class RealNode:
     def stop(self) -> None:
         """End the node's whole tree at once, and wait until nothing of it is left on the machine but its logs.
 
-        Its Node object stays, as that of a machine that lost its power.
+        Its Node object stays, as that of a machine that lost its power. May be repeated.
         """
-        self.cluster.keeper.stop(self._part)
+        if self._started:
+            self._started = False
+            self.cluster.keeper.stop(self._part)
 
     def __enter__(self) -> Self:
         self.start()
@@ -109,13 +114,15 @@ class RealNode:
             self.cluster.api.create(CLASSES, device_class())
 
     def _write_directory(self) -> None:
-        for part in ("etc", "logs", configs.REGISTRY, *configs.PRIVATE.values()):
+        for part in ("etc", configs.REGISTRY, *configs.PRIVATE.values()):
             (self.directory / part).mkdir(parents=True, exist_ok=True)
+        self.logs.mkdir(parents=True, exist_ok=True)
         authority = self.directory / "etc" / "authority.pem"
         authority.write_text(self.cluster.ca_pem.decode())
         plan = configs.NodePlan(
             name=self.name,
             directory=self.directory,
+            logs=self.logs,
             cgroup=cgroups.cgroup_name(self.name, owner=self.cluster.keeper.pid),
             port=free_port(),
             devices=self.devices,
@@ -143,9 +150,9 @@ class RealNode:
 
     def _last_words(self) -> str:
         """The last line of each log: process 1's own first, because it knows which program ended."""
-        logs = sorted((self.directory / "logs").glob("*.log"), key=lambda log: log.name != "node.log")
+        logs = sorted(self.logs.glob("*.log"), key=lambda log: log.name != "node.log")
         lines = [(log, log.read_text(errors="replace").splitlines()) for log in logs]
-        return "; ".join(f"{log.stem}: {said[-1]}" for log, said in lines if said) + f" (logs: {self.directory}/logs)"
+        return "; ".join(f"{log.stem}: {said[-1]}" for log, said in lines if said) + f" (logs: {self.logs})"
 
 
 def device_class() -> dict[str, Any]:
