@@ -45,6 +45,8 @@ class ControlPlanes:
 
     def prepare(self, version: str) -> None:
         """Have everything of a release built, or know why not."""
+        if version in self._parts:
+            return
         parts = Parts(version)
         try:
             parts.prepare(*PROGRAMS)
@@ -56,8 +58,7 @@ class ControlPlanes:
     def parts(self, version: str | None = None) -> Parts:
         """The programs of a release; ends the test where they cannot be had."""
         version = version or self.version
-        if version not in self._parts:
-            self.prepare(version)
+        self.prepare(version)
         parts = self._parts[version]
         if isinstance(parts, str):
             lack(parts)

@@ -135,7 +135,8 @@ def build(
 
 def _go_env() -> dict[str, str]:
     """The user's environment, with what would change the result taken out of it."""
-    return {**os.environ, "CGO_ENABLED": "0", "GOFLAGS": "", "GOTOOLCHAIN": "local", "GOWORK": "off"}
+    kept = {name: value for name, value in os.environ.items() if name not in ("GOROOT", "GOOS", "GOARCH")}
+    return {**kept, "CGO_ENABLED": "0", "GOFLAGS": "", "GOTOOLCHAIN": "local", "GOWORK": "off"}
 
 
 @contextlib.contextmanager
