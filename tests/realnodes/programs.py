@@ -43,7 +43,7 @@ def missing() -> str | None:
     lacks = [] if os.geteuid() == 0 else ["root"]
     lacks += [] if shutil.which("runc") else ["runc"]
     lacks += [] if _cni_home() else ["CNI plugins (ptp, host-local, loopback)"]
-    lacks += [program for program in ("unshare", "mount") if not shutil.which(program)]
+    lacks += [program for program in ("unshare", "setpriv", "mount") if not shutil.which(program)]
     lacks += [] if Path("/sys/fs/cgroup").is_dir() else ["cgroups at /sys/fs/cgroup"]
     if not lacks:
         return None
