@@ -71,6 +71,10 @@ class ControlPlanes:
         self._living += clusters
         try:
             yield clusters
+        except Exception as error:
+            if not isinstance(error, pytest.skip.Exception):
+                error.add_note(f"logs of all parts: {self.keep_logs()}")
+            raise
         finally:
             for cluster in clusters:
                 self._living.remove(cluster)
