@@ -1,0 +1,190 @@
+"""From slices to pools: which generation counts, whether it is whole, and whether it can be believed.
+
+A pool is published in several slices (KEP-4381, "ResourceSlice"). It is complete when exactly as many slices of a
+generation exist as they say; it is invalid when device names repeat, counter sets repeat or are referred to in vain,
+slices contradict each other, or a slice cannot be read. From a pool that is not ready nothing is allocated.
+
+Two judgements are made here, and they differ on purpose. ``newest`` is ours, for what we offer: the newest generation
+wherever it was published, all of it, nothing older. ``on_node`` is the scheduler's, for what it would allocate: the
+newest generation *that has something for the node*, even where a newer one exists elsewhere, as long as what the node
+sees is as many slices as promised. Such a device may be gone; the scheduler would hand it out, we never lend it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from broker.dra import nodes
+from broker.dra.model import CounterSet, Device, Features, Node, NodeRule, PoolId, Slice
+
+READY, INCOMPLETE, INVALID = "ready", "incomplete", "invalid"
+
+
+@dataclass(frozen=True, eq=False)
+class Pool:
+    """One generation of a pool, judged."""
+
+    id: PoolId
+    generation: int
+    state: str
+    problem: str
+    slices: tuple[Slice, ...]  # by name
+    counter_sets: Mapping[str, CounterSet]
+
+    @property
+    def devices(self) -> Iterable[Device]:
+        return (device for part in self.slices for device in part.devices)
+
+
+@dataclass(frozen=True, eq=False)
+class Published:
+    """Everything published under the name of one pool: slices of all generations, by name."""
+
+    id: PoolId
+    slices: tuple[Slice, ...]
+    features: Features
+    judged: dict[tuple[int, ...], Pool] = field(default_factory=dict, repr=False)
+
+    @property
+    def newest(self) -> Pool:
+        """The newest generation, judged strictly: the only one whose devices may be offered."""
+        generation = max(part.generation for part in self.slices)
+        return self.judge([i for i, part in enumerate(self.slices) if part.generation == generation], strict=True)
+
+    def judge(self, chosen: list[int], *, strict: bool = False) -> Pool:
+        """The pool that these slices, all of one generation, make; judgements are kept."""
+        key = (int(strict), *chosen)
+        made = self.judged.get(key)
+        if made is None:
+            parts = [self.slices[index] for index in chosen]
+            made = self.judged[key] = _judge(self.id, parts, self.features, strict=strict)
+        return made
+
+
+@dataclass(frozen=True, eq=False)
+class Candidate:
+    """A device that can be used on the node in question, with where it came from."""
+
+    device: Device
+    pool: Pool
+    rule: NodeRule  # which nodes may use it
+    on_node: bool  # false for a device of a per-device slice that names other nodes
+
+
+@dataclass(frozen=True, eq=False)
+class NodePool:
+    """A pool as one node sees it."""
+
+    pool: Pool
+    candidates: tuple[Candidate, ...] = ()
+
+
+def assemble(slices: Iterable[Slice], *, features: Features = Features()) -> dict[PoolId, Published]:  # noqa: B008
+    """All pools that the slices make."""
+    grouped: dict[PoolId, list[Slice]] = {}
+    for part in slices:
+        grouped.setdefault(part.pool, []).append(part)
+    return {pool_id: publish(pool_id, parts, features=features) for pool_id, parts in grouped.items()}
+
+
+def publish(pool_id: PoolId, slices: Iterable[Slice], *, features: Features = Features()) -> Published:  # noqa: B008
+    """One pool from its slices of all generations (at least one)."""
+    return Published(pool_id, tuple(sorted(slices, key=lambda part: part.name)), features)
+
+
+def on_node(pools: Iterable[Published], node: Node, *, features: Features = Features()) -> list[NodePool]:  # noqa: B008
+    """The pools that matter on a node, in the order in which the scheduler tries them.
+
+    Pools without binding conditions come first, then by driver and pool name. A slice matters when it is for the node,
+    or when it holds counters, which concern every node.
+    """
+    seen = [view for view in (_view(pool, node, features) for pool in pools) if view is not None]
+    seen.sort(key=lambda view: (any(c.device.binding_conditions for c in view.candidates), view.pool.id))
+    return seen
+
+
+def _view(published: Published, node: Node, features: Features) -> NodePool | None:
+    try:
+        relevant = {i: part for i, part in enumerate(published.slices) if _matters(part, node, features)}
+        if not relevant:
+            return None
+        generation = max(part.generation for part in relevant.values())
+        relevant = {i: part for i, part in relevant.items() if part.generation == generation}
+        pool = published.judge(list(relevant))
+        if pool.state == INCOMPLETE:
+            if any(part.generation > generation for part in published.slices):
+                return None  # it is being replaced, and the new generation has nothing for this node
+            every = [i for i, part in enumerate(published.slices) if part.generation == generation]
+            pool = published.judge(every)
+        if pool.state != READY:
+            return NodePool(pool)
+        return NodePool(pool, tuple(c for part in relevant.values() for c in _candidates(part, pool, node)))
+    except nodes.BadNodeSelector as error:
+        return NodePool(_broken(published, f"node selector: {error}"))
+
+
+def _matters(part: Slice, node: Node, features: Features) -> bool:
+    if not features.partitionable_devices and (part.per_device or part.counter_sets):
+        return False
+    if part.counter_sets or part.problem:
+        return True
+    if part.nodes.known:
+        return nodes.matches(part.nodes, node)
+    return part.per_device and any([nodes.matches(device.nodes, node) for device in part.devices])
+
+
+def _candidates(part: Slice, pool: Pool, node: Node) -> Iterable[Candidate]:
+    if part.nodes.known:
+        if part.counter_sets and not nodes.matches(part.nodes, node):
+            return
+        for device in part.devices:
+            yield Candidate(device, pool, part.nodes, True)
+    elif part.per_device:
+        for device in part.devices:
+            yield Candidate(device, pool, device.nodes, nodes.matches(device.nodes, node))
+
+
+def _judge(pool_id: PoolId, parts: list[Slice], features: Features, *, strict: bool) -> Pool:
+    counter_sets = {one.name: one for part in parts for one in part.counter_sets}
+    state, problem = _state(parts, counter_sets, features, strict=strict)
+    return Pool(pool_id, parts[0].generation, state, problem, tuple(parts), counter_sets)
+
+
+def _broken(published: Published, problem: str) -> Pool:
+    newest = published.newest
+    return Pool(newest.id, newest.generation, INVALID, problem, newest.slices, newest.counter_sets)
+
+
+def _state(
+    parts: list[Slice], counter_sets: Mapping[str, CounterSet], features: Features, *, strict: bool
+) -> tuple[str, str]:
+    unreadable = next((part for part in parts if part.problem), None)
+    if unreadable is not None:
+        return INVALID, f"slice {unreadable.name} cannot be read: {unreadable.problem}"
+    promised = {part.slice_count for part in parts}
+    if strict and len(promised) > 1:
+        return INVALID, f"slices of one generation disagree on how many there are: {sorted(promised)}"
+    if len(parts) != parts[0].slice_count:
+        return INCOMPLETE, f"{len(parts)} of {parts[0].slice_count} slices of generation {parts[0].generation}"
+    seen: set[str] = set()
+    for device in (device for part in parts for device in part.devices):
+        if device.id.device in seen:
+            return INVALID, f"device name {device.id.device} is used twice"
+        seen.add(device.id.device)
+    problem = _counter_problem(parts, counter_sets) if features.partitionable_devices else ""
+    return (INVALID, problem) if problem else (READY, "")
+
+
+def _counter_problem(parts: list[Slice], counter_sets: Mapping[str, CounterSet]) -> str:
+    if sum(len(part.counter_sets) for part in parts) != len(counter_sets):
+        return "a counter set name is used twice"
+    for device in (device for part in parts for device in part.devices):
+        for use in device.consumes:
+            known = counter_sets.get(use.counter_set)
+            if known is None:
+                return f"device {device.id.device} consumes from counter set {use.counter_set}, which is not there"
+            unknown = use.counters.keys() - known.counters.keys()
+            if unknown:
+                return f"device {device.id.device} consumes counter {min(unknown)}, which is not there"
+    return ""
