@@ -23,9 +23,7 @@ from sqlalchemy import (
     Table,
     Text,
     TypeDecorator,
-    false,
     text,
-    true,
 )
 
 NAMES = {
@@ -63,21 +61,21 @@ clusters = Table(
     Column("signing_key", Text, nullable=False),
     Column("sealing_key", Text, nullable=False),
     Column("credential_hash", String(64), nullable=False),
-    Column("version", Text, nullable=False, server_default=""),
+    Column("version", Text, nullable=False),
     Column("joined_at", Utc, nullable=False),
     Column("revoked_at", Utc),
     Column("last_seen_at", Utc),
-    Column("advert_sequence", BigInteger, nullable=False, server_default="0"),
-    Column("report_sequence", BigInteger, nullable=False, server_default="0"),
-    Column("fence", BigInteger, nullable=False, server_default="0"),
+    Column("advert_sequence", BigInteger, nullable=False),
+    Column("report_sequence", BigInteger, nullable=False),
+    Column("fence", BigInteger, nullable=False),
     Column("clock_offset_ms", BigInteger),
-    Column("clock_safe", Boolean, nullable=False, server_default=true()),
-    Column("resynced", Boolean, nullable=False, server_default=false()),
-    Column("silent", Boolean, nullable=False, server_default=false()),
+    Column("clock_safe", Boolean, nullable=False),
+    Column("resynced", Boolean, nullable=False),
+    Column("silent", Boolean, nullable=False),
     Column("valid_until", Utc),
-    Column("counts", Text, nullable=False, server_default="{}"),
-    Column("message", Text, nullable=False, server_default=""),
-    Column("revision", BigInteger, nullable=False, server_default="0"),
+    Column("counts", Text, nullable=False),
+    Column("message", Text, nullable=False),
+    Column("revision", BigInteger, nullable=False),
     Index(None, "credential_hash", unique=True),
     Index(None, "tenant"),
 )
@@ -264,11 +262,4 @@ answers = Table(
     Column("salt", String(64)),
     Column("at", Utc, nullable=False),
     Index(None, "at"),
-)
-
-marks = Table(
-    "marks",
-    metadata,
-    Column("name", String(63), primary_key=True),
-    Column("value", BigInteger, nullable=False),
 )

@@ -1,0 +1,72 @@
+"""Statements about offers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from sqlalchemy import bindparam, delete, insert, select, update
+
+from broker.domain.offer import Offer
+from broker.store.tables import offers
+
+if TYPE_CHECKING:
+    from broker.store.unit import Unit
+
+_HEADS = select(offers.c.id, offers.c.revision).where(offers.c.withdrawn_at.is_(None))
+_BY_ID = select(offers).where(offers.c.id.in_(bindparam("ids", expanding=True)))
+_OF = select(offers).where(offers.c.cluster == bindparam("c"))
+_ADD = insert(offers)
+_SAVE = (
+    update(offers)
+    .where(offers.c.id == bindparam("key"))
+    .values(
+        digest=bindparam("digest"),
+        body=bindparam("body"),
+        model=bindparam("model"),
+        region=bindparam("region"),
+        devices=bindparam("devices"),
+        updated_at=bindparam("updated_at"),
+        withdrawn_at=bindparam("withdrawn_at"),
+        revision=bindparam("revision"),
+    )
+)
+_OLD = delete(offers).where(offers.c.withdrawn_at < bindparam("before"))
+
+
+class Offers:
+    def __init__(self, unit: Unit) -> None:
+        self._unit = unit
+
+    def heads(self) -> dict[str, int]:
+        """Id → revision of everything on offer: what a cache needs to know what changed."""
+        return {row.id: row.revision for row in self._unit.ask(_HEADS)}
+
+    def by_id(self, ids: Iterable[str]) -> list[Offer]:
+        wanted = list(ids)
+        found: list[Offer] = []
+        for start in range(0, len(wanted), 500):
+            found += [Offer(**row._mapping) for row in self._unit.ask(_BY_ID, {"ids": wanted[start : start + 500]})]
+        return found
+
+    def of(self, cluster: str) -> list[Offer]:
+        """Withdrawn ones too."""
+        return [Offer(**row._mapping) for row in self._unit.ask(_OF, {"c": cluster})]
+
+    def add(self, new: Sequence[Offer]) -> None:
+        if new:
+            self._unit.change(_ADD, [asdict(offer) for offer in new])
+
+    def save(self, changed: Sequence[Offer]) -> None:
+        if changed:
+            skipped = ("id", "cluster", "name")
+            rows = [
+                {"key": offer.id, **{k: v for k, v in asdict(offer).items() if k not in skipped}} for offer in changed
+            ]
+            self._unit.change(_SAVE, rows)
+
+    def forget(self, *, before: datetime) -> int:
+        """Those withdrawn long ago."""
+        return self._unit.change(_OLD, {"before": before}).rowcount

@@ -1,0 +1,151 @@
+"""One transaction's view of the database, and the words every noun's statements are said with.
+
+A ``Unit`` is handed to a job and dies with it. What a job changes is undone alone when it fails: the first change of a
+job sets a savepoint (jobs that only look pay nothing). Log entries are numbered here and written once per commit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from sqlalchemy import Connection, CursorResult, Executable, func, insert, select
+from sqlalchemy.exc import IntegrityError
+
+from broker.domain.errors import AlreadyThere, DeviceTaken
+from broker.domain.log import Entry
+from broker.store import tables
+from broker.store.answers import Answers
+from broker.store.clusters import Clusters
+from broker.store.leases import Leases
+from broker.store.log import Log, entry_row
+from broker.store.offers import Offers
+from broker.store.policies import Policies
+from broker.store.requests import Requests
+from broker.store.tokens import Tokens
+
+_LAST = select(func.coalesce(func.max(tables.events.c.revision), 0))
+
+
+class Unit:
+    """What a job may read and change."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._last: int | None = None
+        self._savepoints = False
+        self._changed = False
+        self.entries: list[Entry] = []
+        """Of this transaction, in order; written just before the commit."""
+        self.answers = Answers(self)
+        self.clusters = Clusters(self)
+        self.leases = Leases(self)
+        self.log = Log(self)
+        self.offers = Offers(self)
+        self.policies = Policies(self)
+        self.requests = Requests(self)
+        self.tokens = Tokens(self)
+
+    # --- statements ---------------------------------------------------------------------------------------------
+
+    def ask(self, statement: Executable, values: Mapping[str, Any] | None = None) -> CursorResult[*tuple[Any, ...]]:
+        """Look."""
+        return self._connection.execute(statement, values or {})
+
+    def change(
+        self, statement: Executable, values: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None
+    ) -> CursorResult[*tuple[Any, ...]]:
+        """Change; a violated constraint becomes the refusal it stands for."""
+        if self._savepoints and not self._changed:
+            self._connection.exec_driver_sql("SAVEPOINT job")
+        self._changed = True
+        try:
+            return self._connection.execute(statement, values or {})
+        except IntegrityError as error:
+            raise _refusal(error) from error
+
+    @contextmanager
+    def attempt(self) -> Iterator[None]:
+        """A part of a job that may fail alone: what it changed is undone, and the exception goes on."""
+        if self._savepoints and not self._changed:
+            self._connection.exec_driver_sql("SAVEPOINT job")
+        self._changed = True
+        mark = len(self.entries), self._last
+        self._connection.exec_driver_sql("SAVEPOINT attempt")
+        try:
+            yield
+        except BaseException:
+            self._connection.exec_driver_sql("ROLLBACK TO SAVEPOINT attempt")
+            self._connection.exec_driver_sql("RELEASE SAVEPOINT attempt")
+            del self.entries[mark[0] :]
+            self._last = mark[1]
+            raise
+        self._connection.exec_driver_sql("RELEASE SAVEPOINT attempt")
+
+    # --- the log's numbers --------------------------------------------------------------------------------------
+
+    @property
+    def revision(self) -> int:
+        """Of the last entry, this transaction's own included."""
+        if self._last is None:
+            self._last = int(self._connection.execute(_LAST).scalar_one())
+        return self._last
+
+    def next_revision(self) -> int:
+        """One more: no gaps, because whoever writes has the database to itself until the commit."""
+        self._last = self.revision + 1
+        return self._last
+
+    # --- for the writer -----------------------------------------------------------------------------------------
+
+    @contextmanager
+    def job(self, *, alone: bool) -> Iterator[None]:
+        """One job of a batch; undone alone when it fails, unless it is ``alone`` and the whole batch can be."""
+        self._savepoints, self._changed = not alone, False
+        mark = len(self.entries), self._last
+        try:
+            yield
+        except BaseException:
+            if self._changed and self._savepoints:
+                self._connection.exec_driver_sql("ROLLBACK TO SAVEPOINT job")
+                self._connection.exec_driver_sql("RELEASE SAVEPOINT job")
+            del self.entries[mark[0] :]
+            self._last = mark[1]
+            raise
+        if self._changed and self._savepoints:
+            self._connection.exec_driver_sql("RELEASE SAVEPOINT job")
+
+    def flush(self) -> None:
+        """Write the log entries of the whole batch in one statement."""
+        if self.entries:
+            self._connection.execute(_ENTRY, [entry_row(entry) for entry in self.entries])
+
+
+_ENTRY = insert(tables.events)
+
+
+def _refusal(error: IntegrityError) -> Exception:
+    if violated(error) == tables.LIVE_DEVICE:
+        return DeviceTaken()
+    if "unique" in str(error.orig).lower():
+        return AlreadyThere("The name or the key of what you are making is taken.")
+    return error
+
+
+def violated(error: IntegrityError) -> str:
+    """The name of the constraint that said no.
+
+    PostgreSQL names it. SQLite names the columns instead («UNIQUE constraint failed: lease_devices.ref»), so the index
+    over exactly these is looked up.
+    """
+    diagnosis = getattr(error.orig, "diag", None)
+    if diagnosis is not None:
+        return str(diagnosis.constraint_name or "")
+    text = str(error.orig)
+    columns = {column.strip() for column in text.rpartition(":")[2].split(",")}
+    for table in tables.metadata.tables.values():
+        for index in table.indexes:
+            if {f"{table.name}.{column.name}" for column in index.columns} == columns and index.unique:
+                return str(index.name)
+    return text
