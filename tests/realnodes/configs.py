@@ -104,9 +104,11 @@ def spec(plan: NodePlan, *, archive: Path) -> Spec:
                 "--cloud-provider=external",
             ],
             "driver": [
+                # By the environment and not by a flag: it is also the seed of the devices' unique ids.
+                "env",
+                f"NODE_NAME={plan.name}",
                 str(programs.driver),
                 f"--kubeconfig={plan.kubeconfig}",
-                f"--node-name={plan.name}",
                 f"--num-devices={plan.devices}",
                 f"--cdi-root={CDI_DIR}",
             ],

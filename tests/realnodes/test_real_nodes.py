@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.controlplane.cluster import SLICES
 from tests.realnodes import manifests
 from tests.realnodes.lab import RealClusters
 from tests.realnodes.namespace import Namespace
@@ -25,6 +26,12 @@ def devices_named(environment: dict[str, str]) -> set[str]:
     return {device for name, device in environment.items() if name == f"GPU_DEVICE_{device.removeprefix('gpu-')}"}
 
 
+def test_no_two_nodes_have_the_same_device(real_clusters: RealClusters) -> None:
+    slices = [one for real in (real_clusters.a, real_clusters.b) for one in real.cluster.api.list(SLICES)]
+    devices = [device for one in slices for device in one["spec"]["devices"]]
+    assert len({device["attributes"]["uuid"]["string"] for device in devices}) == len(devices) == 16
+
+
 def test_a_running_pods_own_environment_names_the_devices_its_claim_was_given(namespace: Namespace) -> None:
     namespace.create(manifests.claim("two", count=2), manifests.workload("work", claims=["two"]))
     namespace.running("work")
@@ -32,7 +39,7 @@ def test_a_running_pods_own_environment_names_the_devices_its_claim_was_given(na
     environment = namespace.environment("work")
     assert len(given) == 2
     assert devices_named(environment) == given
-    assert environment["DRA_RESOURCE_DRIVER_NAME"] == "gpu.example.com"
+    assert environment["KUBERNETES_NODE_NAME"] == "b-1"
     namespace.end("work")
 
 
