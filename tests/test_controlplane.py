@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from tests.controlplane import fixtures, toolchain
 from tests.controlplane.api import ApiError, Object, until
 from tests.controlplane.cluster import Cluster, CommandFailed
 from tests.controlplane.keeper import Keeper
+from tests.controlplane.layout import free_port
 from tests.controlplane.parts import RELEASES, Parts
 from tests.controlplane.postgres import Postgres
 
@@ -160,6 +162,18 @@ class TestClusters:
         other.start_part("kube-apiserver")
         other.wait_ready()
         assert other.api.get("/api/v1/namespaces/kube-system")["metadata"]["uid"] == identity
+
+    @pytest.mark.parametrize("which", [2, 4], ids=["apiserver", "scheduler"])
+    def test_a_port_taken_at_the_last_moment_is_not_the_end(
+        self, control_planes: ControlPlanes, monkeypatch: pytest.MonkeyPatch, which: int
+    ) -> None:
+        with socket.socket() as squatter:
+            squatter.bind(("127.0.0.1", 0))
+            ports = [free_port() for _ in range(5)]
+            ports[which] = squatter.getsockname()[1]
+            monkeypatch.setattr("tests.controlplane.layout.free_port", lambda: ports.pop(0) if ports else free_port())
+            with control_planes.fresh("late") as (cluster,):
+                assert not cluster.keeper.exited()
 
     @pytest.mark.parametrize("release", RELEASES)
     def test_every_release_reports_its_version(self, control_planes: ControlPlanes, release: str) -> None:

@@ -35,6 +35,10 @@ class ClusterFailed(RuntimeError):
     """A part of a cluster did not do what it should; the text says which, and where its log is."""
 
 
+class PortTaken(ClusterFailed):
+    """Another process took a port between its choice and its use: worth another try, with other ports."""
+
+
 class CommandFailed(RuntimeError):
     """kubectl or helm refused; the text is what it said."""
 
@@ -76,12 +80,22 @@ class Cluster:
         """
         parts = parts or Parts(version)
         parts.prepare(*CONTROL_PLANE, *(["kwok"] if kwok else []))
-        cluster = cls(name, parts=parts, flags=flags or Flags(), workdir=workdir)
+        try:
+            return cls._start_one(name, parts=parts, nodes=nodes, kwok=kwok, flags=flags or Flags(), workdir=workdir)
+        except PortTaken:
+            return cls._start_one(name, parts=parts, nodes=nodes, kwok=kwok, flags=flags or Flags(), workdir=workdir)
+
+    @classmethod
+    def _start_one(
+        cls, name: str, *, parts: Parts, nodes: Sequence[str], kwok: bool, flags: Flags, workdir: Path | None
+    ) -> Self:
+        cluster = cls(name, parts=parts, flags=flags, workdir=workdir)
         try:
             cluster._start(kwok=kwok)
             cluster.add_nodes(*nodes)
         except BaseException as error:
-            cluster.stop(keep_directory=isinstance(error, (ClusterFailed, TimeoutError)))
+            failed = isinstance(error, (ClusterFailed, TimeoutError)) and not isinstance(error, PortTaken)
+            cluster.stop(keep_directory=failed)
             if isinstance(error, TimeoutError):
                 raise ClusterFailed(f"{name}: {error}; logs in {cluster.directory / 'logs'}") from error
             raise
@@ -141,7 +155,10 @@ class Cluster:
     def _all_alive(self) -> None:
         for part, code in self.keeper.exited().items():
             log = self._layout.log(part)
-            raise ClusterFailed(f"{self.name}: {part} ended with {code}: {_last_line(log)} (all of it: {log})")
+            taken = log.exists() and "address already in use" in log.read_text(errors="replace")
+            raise (PortTaken if taken else ClusterFailed)(
+                f"{self.name}: {part} ended with {code}: {_last_line(log)} (all of it: {log})"
+            )
 
     # -- access ---------------------------------------------------------------------------------------------------
 
