@@ -117,7 +117,7 @@ class HttpUplink:
         return await self._post(Joined, "/v1/join", body, key=join_key(body))
 
     async def jwks(self) -> list[Mapping[str, Any]]:
-        found = await self._call("GET", "/v1/jwks")
+        found = await self._call("GET", "/.well-known/jwks.json")
         return list(found["keys"])
 
     async def advert(self, jws: str) -> Heard:
@@ -158,7 +158,7 @@ class HttpUplink:
             yield change
 
     async def cancel(self, request_id: str) -> None:
-        await self._call("POST", f"/v1/requests/{quote(request_id, safe='')}/cancel", key=f"cancel-{request_id}")
+        await self._call("DELETE", f"/v1/requests/{quote(request_id, safe='')}")
 
     async def return_lease(self, lease_id: str) -> None:
         await self._call("POST", f"/v1/leases/{quote(lease_id, safe='')}/return", key=f"return-{lease_id}")
