@@ -1,7 +1,8 @@
 """One cluster's agent: built from its parts here, started, watched over, stopped.
 
 It can be a process of its own (``__main__``) or live inside another one: a demo or a simulation hands in a simulated
-cluster, its own clock, an uplink. A loop that dies ends the agent, and with it the process: half an agent looks healthy.
+cluster, its own clock, an uplink. A loop that dies ends the agent, and with it the process: half an agent looks
+healthy.
 """
 
 import asyncio
@@ -65,7 +66,9 @@ class Agent:
 
     async def run(self) -> None:
         """Join where needed, then work until cancelled. Raises what killed a loop, ``Refused`` or ``NoIdentity``."""
-        uplink = self._uplink or await self._patiently("dial", lambda: dial(self.settings, self._keeper))
+        uplink = self._uplink
+        if uplink is None:
+            uplink = await self._patiently("dial", lambda: dial(self.settings, self._keeper))
         try:
             identity = await self._patiently("join", lambda: joined(self.settings, self._keeper, uplink))
             await self._work(uplink, identity)

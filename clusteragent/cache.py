@@ -10,10 +10,10 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-from clusteragent.kube.interface import NODES, PODS, Kind, Kube, Obj
+from clusteragent.kube.interface import NODES, PODS, RESOURCE_SLICES, Kind, Kube, Obj
 
-Listener = Callable[[Obj], None]
-"""Called with an object that came, changed or went."""
+Listener = Callable[[Obj, bool], None]
+"""Called with an object, whole, and whether it is there (False: it went)."""
 _REMEMBERED = 8_192
 """Deleted objects whose uid is remembered, so that a late answer can't bring one back."""
 
@@ -77,9 +77,8 @@ class Shelf:
         known = self.get(name, namespace)
         if known is not None and uid_of(known) == uid_of(obj) and _version(known) >= _version(obj) > 0:
             return
-        kept = trimmed(self.kind, obj)
-        self._by_namespace.setdefault(namespace, {})[name] = kept
-        self._tell(kept)
+        self._by_namespace.setdefault(namespace, {})[name] = trimmed(self.kind, obj)
+        self._tell(obj, True)
 
     def _drop(self, obj: Obj) -> None:
         metadata = obj["metadata"]
@@ -94,18 +93,19 @@ class Shelf:
         del objects[metadata["name"]]
         if not objects:
             self._by_namespace.pop(namespace, None)
-        self._tell(known)
+        self._tell(known, False)
 
     def _sweep(self) -> None:
         """After a listing: what it didn't name is gone."""
         for obj in self:
-            if (obj["metadata"].get("namespace", ""), obj["metadata"]["name"]) not in self._seen:
+            metadata = obj["metadata"]
+            if (metadata.get("namespace", ""), metadata["name"]) not in self._seen:
                 self._drop(obj)
         self._seen.clear()
 
-    def _tell(self, obj: Obj) -> None:
+    def _tell(self, obj: Obj, here: bool) -> None:
         for listener in self._listeners:
-            listener(obj)
+            listener(obj, here)
 
 
 class Cache:
@@ -162,6 +162,8 @@ def trimmed(kind: Kind, obj: Obj) -> Obj:
             "spec": {key: spec[key] for key in ("taints", "unschedulable", "providerID") if key in spec},
             "status": {"conditions": status.get("conditions", [])},
         }
+    if kind == RESOURCE_SLICES:  # the inventory has made its own of it
+        return {"metadata": metadata}
     return {**obj, "metadata": metadata}
 
 

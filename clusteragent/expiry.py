@@ -1,8 +1,8 @@
 """When a lease is over on this side, without asking anybody (design §5, reliability.md §1.2).
 
 ``e`` is the skew bound in seconds. The borrower stops at ``exp − e`` on its clock. The lender stops at ``exp + e`` on
-its clock, or when ``(exp − iat) + e`` have passed since it received the token by a clock that nobody can set: whichever is
-first. So a clock that is put back doesn't make a lease longer than was signed, by more than ``e``.
+its clock, or when ``(exp − iat) + e`` have passed since it received the token by a clock that nobody can set: whichever
+is first. So a clock that is put back doesn't make a lease longer than was signed, by more than ``e``.
 """
 
 from dataclasses import dataclass

@@ -1,0 +1,411 @@
+"""The lender's side of one lease: from what is wanted and what is there to what to do next; pure.
+
+Hold, lend, give back. The plan looks at the cluster each time as if for the first time, so an agent that died anywhere
+goes on where it was; ``Memory`` is only what would be asked for twice otherwise. A hold is the scheduler's doing: a
+device that local work took first is a *conflict*, and everything is undone before it is reported. An end is one path
+whatever its cause: no more rights, pods gone gracefully, claims gone, then ``released``, then the namespace.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from broker.wire.agents import LeaseReport
+from broker.wire.leases import DesiredLease, LeaseBody, LeaseClaims
+from clusteragent import expiry, holding, record
+from clusteragent.actions import Action, Create, Delete, Fence, Issue, Keep, LetGo, Merge, Plan, Rest, Say
+from clusteragent.cache import deleting, uid_of
+from clusteragent.expiry import Now, Receipt
+from clusteragent.kube.interface import (
+    DEVICE_LEASES,
+    NAMESPACES,
+    NETWORK_POLICIES,
+    PODS,
+    RESOURCE_CLAIMS,
+    RESOURCE_QUOTAS,
+    ROLE_BINDINGS,
+    SERVICE_ACCOUNTS,
+    Obj,
+)
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What the broker wants of a lease; ``claims`` is what its token says, verified (None: no token, or a bad one)."""
+
+    desired: DesiredLease
+    claims: LeaseClaims | None = None
+
+
+@dataclass(frozen=True)
+class Terms:
+    """The settings that decide here."""
+
+    skew: float
+    drain: float
+    credential: int
+    keep_pod: bool
+    image: str
+    role: str
+
+
+@dataclass(frozen=True)
+class View:
+    """Everything of one lease that can be seen in the cluster."""
+
+    lease: str
+    wish: Wish | None
+    heard: bool
+    """The broker's full list has been heard since the start: a lease without a wish is unknown to it."""
+    namespace: Obj | None
+    record: record.Record | None
+    claims: Mapping[str, Obj]
+    pods: Mapping[str, Obj]
+    nodes: Mapping[str, Obj]
+    unfree: Mapping[str, str]
+    """Leased devices that can't be had now, and why: local work has them, or they are tainted or gone."""
+    pins: Mapping[str, str] = field(default_factory=dict)
+    """CEL that selects a device on its node, for every device that the inventory knows."""
+    stale: str = ""
+    """A leased device whose fence is lower than one that was seen here: the lease is older than another's."""
+    unreadable: bool = False
+    """There is a record, but of a form that this version doesn't know: it is left alone."""
+
+    @property
+    def body(self) -> LeaseBody | None:
+        if self.wish is not None:
+            return self.wish.desired.lease
+        return self.record.body if self.record else None
+
+    @property
+    def anything(self) -> bool:
+        """Something of the lease is in the cluster."""
+        return bool(self.claims or self.pods or self.record) or self.standing_namespace
+
+    @property
+    def standing_namespace(self) -> bool:
+        return self.namespace is not None and not deleting(self.namespace)
+
+
+@dataclass
+class Memory:
+    """What this process has done and need not do again. Nothing but repetition is lost with it."""
+
+    created: set[tuple[str, str]] = field(default_factory=set)
+    deleted: set[str] = field(default_factory=set)
+    fenced: bool = False
+    sealed: str | None = None
+    serial: int = 0
+    renew_at: float | None = None
+    """Monotonic: when the borrower's credential is half used up."""
+    receipt: Receipt | None = None
+    said: LeaseReport | None = None
+    owes_rest: bool = False
+    """Something was held, so its devices cool down when it is over."""
+    ending: "Ending | None" = None
+    """Once an end has begun it goes on: it is not taken back half-way."""
+
+
+@dataclass(frozen=True)
+class Ending:
+    """Why it ends here, and as what it is reported when nothing is left."""
+
+    phase: str
+    reason: str
+    devices: tuple[str, ...] = ()
+
+
+def plan(view: View, memory: Memory, now: Now, terms: Terms) -> Plan:
+    """What to do next for this lease. ``memory.ending`` is set when an end begins."""
+    body = view.body
+    if view.unreadable:
+        return Plan()
+    if body is None:
+        return _clear_away(view, memory, terms)
+    memory.owes_rest |= bool(view.claims)
+    if memory.ending is None:
+        memory.ending = _ending(view, memory, now, terms, body)
+    if memory.ending is not None:
+        return _end(view, memory, memory.ending, body, terms)
+    if view.wish is None:
+        return Plan()  # no word from the broker yet: honour what is known, begin nothing
+    if view.wish.desired.want == "held":
+        return Plan(_hold(view, memory, view.wish.desired, body, terms))
+    return Plan(_lend(view, memory, view.wish, body, now, terms))
+
+
+def seconds_left(view: View, memory: Memory, now: Now, terms: Terms) -> float | None:
+    """When to look again though nothing changes: at the end, at the end of patience, or for a new credential."""
+    moments: list[float] = []
+    claims = record.claims_of(view.record) if view.record else None
+    if claims is not None and memory.receipt is not None:
+        moments.append(expiry.lender_seconds(claims, memory.receipt, now, skew=terms.skew))
+    elif (until := _hold_until(view)) is not None:
+        moments.append((until - now.wall).total_seconds())
+    if memory.renew_at is not None:
+        moments.append(memory.renew_at - now.monotonic)
+    return max(0.0, min(moments)) if moments and memory.ending is None else None
+
+
+def stands(view: View, terms: Terms) -> bool:
+    """The cluster holds every device of the lease for it."""
+    body = view.body
+    return body is not None and all(_has(view, body, chunk, terms) for chunk in holding.chunks(body))
+
+
+# --- why it ends -----------------------------------------------------------------------------------------------------
+def _ending(view: View, memory: Memory, now: Now, terms: Terms, body: LeaseBody) -> Ending | None:
+    desired = view.wish.desired if view.wish else None
+    claims = record.claims_of(view.record) if view.record else None
+    if desired is not None and desired.want == "gone":
+        return Ending("released", str(desired.ending or "ended"))
+    if view.stale:
+        return Ending("released" if view.claims else "refused", f"{view.stale} was granted again since: an older fence")
+    if claims and memory.receipt and expiry.lender_seconds(claims, memory.receipt, now, skew=terms.skew) <= 0:
+        return Ending("released", "expired")
+    if view.namespace is not None and deleting(view.namespace):
+        return Ending("released", "the lease's namespace was deleted in the lender's cluster")
+    if desired is None:
+        unknown = view.heard and claims is None
+        return Ending("released", "the broker knows no such hold") if unknown else _too_late(view, now, claims, terms)
+    if desired.want == "lent":
+        if view.record is None or not stands(view, terms):
+            return Ending("released", "the hold was lost in the lender's cluster")
+        return None
+    return _too_late(view, now, claims, terms) or _conflict(view, body, terms)
+
+
+def _too_late(view: View, now: Now, claims: LeaseClaims | None, terms: Terms) -> Ending | None:
+    until = _hold_until(view)
+    if claims is not None or until is None or now.wall < until:
+        return None
+    if stands(view, terms):
+        return Ending("released", "the lease was never signed")
+    told = [sentence for each in view.pods.values() if (sentence := holding.unschedulable(each))]
+    return Ending("refused", f"the scheduler didn't give the devices in time: {told[0]}" if told else "held too late")
+
+
+def _conflict(view: View, body: LeaseBody, terms: Terms) -> Ending | None:
+    """Local work was first. Before anything is made the inventory is enough; later the scheduler must say no too."""
+    for chunk in holding.chunks(body):
+        claim, pod = view.claims.get(chunk.claim), view.pods.get(chunk.pod)
+        got = holding.allocated_to(claim) if claim is not None else None
+        if got is not None and got != {holding.ref(device) for device in chunk.devices}:
+            return Ending(
+                "refused", f"the scheduler gave other devices than the leased: {', '.join(sorted(got))}"[:500]
+            )
+        waiting = claim is None or (pod is not None and holding.unschedulable(pod) is not None)
+        if got is None and waiting:
+            lost = [name for device in chunk.devices if (name := holding.ref(device)) in view.unfree]
+            if lost:
+                why = "; ".join(f"{name}: {view.unfree[name]}" for name in lost)
+                return Ending("conflict", why[:1_000], tuple(lost))
+    return None
+
+
+def _hold_until(view: View) -> datetime | None:
+    if view.wish is not None and view.wish.desired.hold_until is not None:
+        return view.wish.desired.hold_until
+    return view.record.hold_until if view.record and view.record.token is None else None
+
+
+# --- hold ------------------------------------------------------------------------------------------------------------
+def _hold(view: View, memory: Memory, desired: DesiredLease, body: LeaseBody, terms: Terms) -> tuple[Action, ...]:
+    actions: list[Action] = []
+    if not memory.fenced:
+        actions.append(Fence({holding.ref(device): device.fence for device in body.devices}))
+    if view.namespace is None:
+        return (*actions, Create(NAMESPACES, holding.namespace(body.id)))
+    actions += _furnish(view, memory, desired, body, terms)
+    for chunk in holding.chunks(body):
+        actions += _claim(view, memory, body, chunk, terms)
+    actions += _credential(memory, desired, body)
+    if actions or not stands(view, terms):
+        return tuple(actions)
+    return _say(memory, _report(body, desired.generation, "held", memory))
+
+
+def _furnish(view: View, memory: Memory, desired: DesiredLease, body: LeaseBody, terms: Terms) -> Sequence[Action]:
+    """What the namespace needs before a borrower may come in. The quota is last: it counts claims of ours as well."""
+    namespace = holding.namespace_of(body.id)
+    actions: list[Action] = []
+    if view.record is None:
+        made = record.make(body, role="lender", namespace=namespace, token=None, hold_until=desired.hold_until)
+        actions.append(Create(DEVICE_LEASES, made))
+    for kind, obj in (
+        (SERVICE_ACCOUNTS, holding.account(body)),
+        (ROLE_BINDINGS, holding.binding(body, role=terms.role)),
+        (NETWORK_POLICIES, holding.isolation(body)),
+        (RESOURCE_QUOTAS, holding.quota(body)),
+    ):
+        counted = kind != RESOURCE_QUOTAS or all(chunk.claim in view.claims for chunk in holding.chunks(body))
+        if (kind.plural, obj["metadata"]["name"]) not in memory.created and counted:
+            actions.append(Create(kind, obj))
+    return actions
+
+
+def _claim(view: View, memory: Memory, body: LeaseBody, chunk: holding.Chunk, terms: Terms) -> Sequence[Action]:
+    """One claim, from nothing to kept; each look does the next thing."""
+    namespace = holding.namespace_of(body.id)
+    claim, pod = view.claims.get(chunk.claim), view.pods.get(chunk.pod)
+    if claim is None:
+        if not all(holding.ref(device) in view.pins for device in chunk.devices):
+            return ()
+        return (Create(RESOURCE_CLAIMS, holding.claim(body, chunk, pins=view.pins)),)
+    if _has(view, body, chunk, terms):
+        if pod is None or terms.keep_pod or deleting(pod) or uid_of(pod) in memory.deleted:
+            return ()
+        return (Delete(PODS, chunk.pod, namespace, uid_of(pod)),)
+    if pod is None:
+        if (SERVICE_ACCOUNTS.plural, holding.ACCOUNT) not in memory.created:
+            return ()
+        node = view.nodes.get(chunk.node or "")
+        return (Create(PODS, holding.pod(body, chunk, image=terms.image, node=node)),)
+    if pod.get("status", {}).get("phase") in ("Failed", "Succeeded") and uid_of(pod) not in memory.deleted:
+        return (Delete(PODS, chunk.pod, namespace, uid_of(pod)),)  # evicted: the next look makes another
+    if holding.allocated_to(claim) is not None and not terms.keep_pod and view.record is not None:
+        return (Keep(namespace, chunk.claim, body.id, view.record.uid),)
+    return ()
+
+
+def _has(view: View, body: LeaseBody, chunk: holding.Chunk, terms: Terms) -> bool:
+    """The claim has exactly its devices, and something that keeps them."""
+    claim = view.claims.get(chunk.claim)
+    if claim is None or holding.allocated_to(claim) != {holding.ref(device) for device in chunk.devices}:
+        return False
+    return holding.kept(claim, body.id) or (terms.keep_pod and chunk.pod in view.pods)
+
+
+# --- lend ------------------------------------------------------------------------------------------------------------
+def _lend(view: View, memory: Memory, wish: Wish, body: LeaseBody, now: Now, terms: Terms) -> tuple[Action, ...]:
+    desired, kept = wish.desired, view.record
+    if kept is None or wish.claims is None:
+        return ()  # a token that doesn't verify activates nothing; the hold ends by itself
+    known = record.claims_of(kept)
+    if known is not None and known.generation > wish.claims.generation:
+        return ()  # an older word than the one that is kept
+    actions: list[Action] = []
+    namespace = holding.namespace_of(body.id)
+    if kept.token != desired.token:
+        patch = {"spec": {"token": desired.token, "holdUntil": None}}
+        actions.append(Merge(DEVICE_LEASES, body.id, namespace, patch))
+    if kept.token != desired.token or kept.phase != "Lent":
+        actions.append(Merge(DEVICE_LEASES, body.id, namespace, {"status": lent_status(wish.claims)}, status=True))
+    for chunk in holding.chunks(body):
+        actions += _claim(view, memory, body, chunk, terms)
+    if memory.renew_at is not None and now.monotonic >= memory.renew_at:
+        memory.sealed = None
+    actions += _credential(memory, desired, body)
+    if any(isinstance(action, Merge | Issue) for action in actions):
+        return tuple(actions)
+    return (*actions, *_say(memory, _report(body, desired.generation, "lent", memory)))
+
+
+def lent_status(claims: LeaseClaims) -> Obj:
+    """The status of a DeviceLease that is in force."""
+    ends = datetime.fromtimestamp(claims.exp, tz=UTC)
+    began = datetime.fromtimestamp(claims.iat, tz=UTC)
+    return {
+        "phase": "Lent",
+        "generation": claims.generation,
+        "expiresAt": record.stamp(ends),
+        "conditions": [
+            {
+                "type": "Ready",
+                "status": "True",
+                "reason": "Signed",
+                "message": "the lease is signed and in force",
+                "lastTransitionTime": record.stamp(began),
+            }
+        ],
+    }
+
+
+def _credential(memory: Memory, desired: DesiredLease, body: LeaseBody) -> Sequence[Action]:
+    """The borrower's way in, as soon as there is an account to make it for."""
+    ready = (SERVICE_ACCOUNTS.plural, holding.ACCOUNT) in memory.created or desired.want == "lent"
+    if memory.sealed is None and desired.peer_sealing_key and ready:
+        return (Issue(holding.namespace_of(body.id), dict(desired.peer_sealing_key)),)
+    return ()
+
+
+# --- end -------------------------------------------------------------------------------------------------------------
+def _end(view: View, memory: Memory, ending: Ending, body: LeaseBody, terms: Terms) -> Plan:
+    namespace = holding.namespace_of(body.id)
+    generation = view.wish.desired.generation if view.wish else 0
+    if view.anything:
+        going = _drain(view, memory, ending, namespace, terms)
+        if ending.phase == "released" and view.wish is not None and not _told(memory, "draining", "released"):
+            going += _say(memory, _report(body, generation, "draining", memory, ending))
+        if view.claims or view.pods:
+            return Plan(tuple(going))
+    actions: list[Action] = []
+    if memory.owes_rest:
+        actions.append(Rest(tuple(holding.ref(device) for device in body.devices)))
+    actions += _say(memory, _report(body, generation, ending.phase, memory, ending))
+    if view.standing_namespace and view.namespace is not None and uid_of(view.namespace) not in memory.deleted:
+        actions.append(Delete(NAMESPACES, namespace, uid=uid_of(view.namespace)))
+    return Plan(tuple(actions), done=not actions and not view.standing_namespace and view.wish is None)
+
+
+def _drain(view: View, memory: Memory, ending: Ending, namespace: str, terms: Terms) -> list[Action]:
+    """No more rights first; then pods, gracefully; then claims. Each waits for the one before."""
+    actions: list[Action] = []
+    if view.record is not None and view.record.phase != "Draining" and not view.record.deleting and view.claims:
+        status = {"status": {"phase": "Draining", "message": ending.reason}}
+        actions.append(Merge(DEVICE_LEASES, view.lease, namespace, status, status=True))
+    if view.namespace is not None and "binding" not in memory.deleted:
+        actions.append(Delete(ROLE_BINDINGS, holding.ACCOUNT, namespace))
+    for name, pod in view.pods.items():
+        if not deleting(pod) and uid_of(pod) not in memory.deleted:
+            own = pod.get("spec", {}).get("terminationGracePeriodSeconds")
+            grace = int(terms.drain if own is None else min(own, terms.drain))
+            actions.append(Delete(PODS, name, namespace, uid_of(pod), grace_s=grace))
+    if not view.pods:
+        actions += [
+            LetGo(namespace, name, uid_of(claim))
+            for name, claim in view.claims.items()
+            if uid_of(claim) not in memory.deleted
+        ]
+    return actions
+
+
+def _clear_away(view: View, memory: Memory, terms: Terms) -> Plan:
+    """A namespace of ours that nobody can tell anything about: the agent died before it wrote a record, or somebody
+    deleted the record. Nothing in it can have been lent by a signed lease that we still know, so it goes."""
+    if view.wish is None and not view.heard:
+        return Plan()
+    namespace = holding.namespace_of(view.lease)
+    ending = Ending("released", "nothing is known of this lease")
+    actions = _drain(view, memory, ending, namespace, terms)
+    if not view.claims and not view.pods:
+        if view.standing_namespace and view.namespace is not None and uid_of(view.namespace) not in memory.deleted:
+            return Plan((Delete(NAMESPACES, namespace, uid=uid_of(view.namespace)),))
+        return Plan(done=not view.standing_namespace)
+    return Plan(tuple(actions))
+
+
+def _report(body: LeaseBody, generation: int, phase: str, memory: Memory, ending: Ending | None = None) -> LeaseReport:
+    report = LeaseReport.model_validate(
+        {
+            "lease": body.id,
+            "role": "lender",
+            "generation": generation,
+            "phase": phase,
+            "fence": max(device.fence for device in body.devices),
+        }
+    )
+    if ending is not None:
+        return report.model_copy(update={"reason": ending.reason, "devices": ending.devices})
+    return report.model_copy(update={"sealed_credential": memory.sealed, "credential_serial": memory.serial})
+
+
+def _told(memory: Memory, *phases: str) -> bool:
+    return memory.said is not None and memory.said.phase in phases
+
+
+def _say(memory: Memory, report: LeaseReport) -> tuple[Action, ...]:
+    return () if memory.said == report else (Say(report),)
+
+
+__all__ = ["Ending", "Memory", "Plan", "Terms", "View", "Wish", "plan", "seconds_left", "stands"]
