@@ -248,8 +248,7 @@ def _config(claim: Claim, chosen: Sequence[Plan]) -> list[dict[str, Any]]:
         if not config.requests or any(_meant(config.requests, plan) for plan in chosen)
     ]
     for entry in entries:
-        entry["requests"] = list(entry["requests"])
-        if not entry["requests"] or all(_meant(entry["requests"], plan) for plan in chosen):
+        if not entry["requests"]:
             del entry["requests"]
     return entries
 

@@ -94,6 +94,16 @@ class Taint:
 
 
 @dataclass(frozen=True, slots=True)
+class TaintRule:
+    """An administrator's taint (DeviceTaintRule) on the devices that its names mean; an empty name means any."""
+
+    driver: str
+    pool: str
+    device: str
+    taint: Taint
+
+
+@dataclass(frozen=True, slots=True)
 class Toleration:
     key: str
     operator: str

@@ -44,21 +44,24 @@ class Published:
     id: PoolId
     slices: tuple[Slice, ...]
     features: Features
-    judged: dict[tuple[int, ...], Pool] = field(default_factory=dict, repr=False)
+    judged: dict[tuple[tuple[int, ...], tuple[int, ...] | None], Pool] = field(default_factory=dict, repr=False)
 
     @property
     def newest(self) -> Pool:
         """The newest generation, judged strictly: the only one whose devices may be offered."""
         generation = max(part.generation for part in self.slices)
-        return self.judge([i for i, part in enumerate(self.slices) if part.generation == generation], strict=True)
+        return self.judge(tuple(i for i, part in enumerate(self.slices) if part.generation == generation))
 
-    def judge(self, chosen: list[int], *, strict: bool = False) -> Pool:
-        """The pool that these slices, all of one generation, make; judgements are kept."""
-        key = (int(strict), *chosen)
-        made = self.judged.get(key)
+    def judge(self, chosen: tuple[int, ...], *, visible: tuple[int, ...] | None = None) -> Pool:
+        """The pool that these slices, all of one generation, make; judgements are kept.
+
+        With ``visible`` slices it is judged as the scheduler judges it for a node that sees those; without, strictly.
+        """
+        made = self.judged.get((chosen, visible))
         if made is None:
             parts = [self.slices[index] for index in chosen]
-            made = self.judged[key] = _judge(self.id, parts, self.features, strict=strict)
+            seen = None if visible is None else [self.slices[index] for index in visible]
+            made = self.judged[chosen, visible] = _judge(self.id, parts, seen, self.features)
         return made
 
 
@@ -111,12 +114,13 @@ def _view(published: Published, node: Node, features: Features) -> NodePool | No
             return None
         generation = max(part.generation for part in relevant.values())
         relevant = {i: part for i, part in relevant.items() if part.generation == generation}
-        pool = published.judge(list(relevant))
+        seen = tuple(relevant)
+        pool = published.judge(seen, visible=seen)
         if pool.state == INCOMPLETE:
             if any(part.generation > generation for part in published.slices):
                 return None  # it is being replaced, and the new generation has nothing for this node
-            every = [i for i, part in enumerate(published.slices) if part.generation == generation]
-            pool = published.judge(every)
+            every = tuple(i for i, part in enumerate(published.slices) if part.generation == generation)
+            pool = published.judge(every, visible=seen)
         if pool.state != READY:
             return NodePool(pool)
         return NodePool(pool, tuple(c for part in relevant.values() for c in _candidates(part, pool, node)))
@@ -145,9 +149,9 @@ def _candidates(part: Slice, pool: Pool, node: Node) -> Iterable[Candidate]:
             yield Candidate(device, pool, device.nodes, nodes.matches(device.nodes, node))
 
 
-def _judge(pool_id: PoolId, parts: list[Slice], features: Features, *, strict: bool) -> Pool:
+def _judge(pool_id: PoolId, parts: list[Slice], visible: list[Slice] | None, features: Features) -> Pool:
     counter_sets = {one.name: one for part in parts for one in part.counter_sets}
-    state, problem = _state(parts, counter_sets, features, strict=strict)
+    state, problem = _state(parts, visible, counter_sets, features)
     return Pool(pool_id, parts[0].generation, state, problem, tuple(parts), counter_sets)
 
 
@@ -157,18 +161,18 @@ def _broken(published: Published, problem: str) -> Pool:
 
 
 def _state(
-    parts: list[Slice], counter_sets: Mapping[str, CounterSet], features: Features, *, strict: bool
+    parts: list[Slice], visible: list[Slice] | None, counter_sets: Mapping[str, CounterSet], features: Features
 ) -> tuple[str, str]:
     unreadable = next((part for part in parts if part.problem), None)
     if unreadable is not None:
         return INVALID, f"slice {unreadable.name} cannot be read: {unreadable.problem}"
     promised = {part.slice_count for part in parts}
-    if strict and len(promised) > 1:
+    if visible is None and len(promised) > 1:
         return INVALID, f"slices of one generation disagree on how many there are: {sorted(promised)}"
     if len(parts) != parts[0].slice_count:
         return INCOMPLETE, f"{len(parts)} of {parts[0].slice_count} slices of generation {parts[0].generation}"
     seen: set[str] = set()
-    for device in (device for part in parts for device in part.devices):
+    for device in (device for part in (parts if visible is None else visible) for device in part.devices):
         if device.id.device in seen:
             return INVALID, f"device name {device.id.device} is used twice"
         seen.add(device.id.device)
