@@ -32,7 +32,7 @@ class Settings(BaseModel):
     data_dir: Path = Path("lendmesh-data")
     """Directory of everything the broker keeps: database, keys, certificates, the first admin token. Mode 0700."""
     database_url: SecretStr | None = None
-    """PostgreSQL (``postgresql+psycopg://…``) or SQLite (``sqlite:///…``). Default: ``broker.db`` in the data
+    """PostgreSQL (``postgresql://…``) or SQLite (``sqlite:///…``). Default: ``broker.db`` in the data
     directory, so that nothing needs to be installed. Secret, since it may hold a password."""
     lease_keys_file: Path | None = None
     """The keys that sign leases. Default: ``lease-keys.json`` in the data directory. Replicas must share one file."""
@@ -90,8 +90,16 @@ class Settings(BaseModel):
     """Q: after an unclean end, devices rest for this long beyond the last moment anybody may use them."""
     hold_timeout: Duration = 60
     """A lender that doesn't answer for this long loses the lease it was asked to hold."""
-    silence: Duration = 30
-    """A cluster that says nothing for this long (three heartbeats) is silent: nothing is placed there."""
+    silence: Duration = 45
+    """A cluster that says nothing for this long (four heartbeats) is silent: nothing is placed there."""
+    attempts: Annotated[int, Field(ge=1, le=100)] = 5
+    """How often one request is placed at most; all but the first follow a conflict with a lender's own work."""
+
+    # How long it remembers
+    keep_answers: Duration = 86_400
+    """An Idempotency-Key is remembered for this long: longer than any client keeps repeating itself."""
+    keep_events: Duration = 7 * 86_400
+    """A watch can resume within this time; whoever was away longer lists again."""
 
     # What it writes
     log_level: Literal["debug", "info", "warning", "error"] = "info"

@@ -48,8 +48,8 @@ class TlsFiles:
 
 def embedded(directory: Path, *, names: Sequence[str], now: datetime) -> TlsFiles:
     """The embedded CA and a server certificate for ``names`` in ``directory``; made or renewed where needed."""
-    files = TlsFiles(certificate=directory / "tls.crt", key=directory / "tls.key", ca=directory / "ca.crt")
-    ca_key = directory / "ca.key"
+    files = TlsFiles(certificate=directory / "server.pem", key=directory / "server-key.pem", ca=directory / "ca.pem")
+    ca_key = directory / "ca-key.pem"
     if files.ca.exists() and not ca_key.exists():
         raise BadCertificate(f"{ca_key} is missing, but its certificate is there; restore both from a backup")
     if not files.ca.exists():
@@ -66,7 +66,7 @@ def given(*, certificate: Path, key: Path, directory: Path) -> TlsFiles:
         key.read_bytes()
     except (OSError, ValueError) as error:
         raise BadCertificate(f"{certificate} and {key} can't be read as PEM: {error}") from None
-    ca = directory / "ca.crt"
+    ca = directory / "ca.pem"
     write_secret(ca, chain[-1].public_bytes(serialization.Encoding.PEM), replace=True)
     return TlsFiles(certificate=certificate, key=key, ca=ca)
 

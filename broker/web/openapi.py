@@ -20,6 +20,7 @@ from broker.web import examples
 from broker.web.call import ANYBODY, OPEN, Signed
 from broker.web.problems import CONTENT_TYPE, STATUS, leaves, name_of, status_of
 from broker.web.reading import JOSE, JSON
+from broker.web.routes import ROUTES
 from broker.web.routing import Route
 from broker.wire.base import Amount, Inbound, Problem
 
@@ -66,7 +67,7 @@ _REF = "#/components/schemas/"
 _MONEY = TypeAdapter(Amount).json_schema()["pattern"]
 
 
-def document(routes: Sequence[Route]) -> dict[str, Any]:
+def document(routes: Sequence[Route] = ROUTES) -> dict[str, Any]:
     """The whole document, as data."""
     models: dict[tuple[type[BaseModel], JsonSchemaMode], None] = {}
     for route in routes:
@@ -112,7 +113,7 @@ def document(routes: Sequence[Route]) -> dict[str, Any]:
 
 def encode(content: dict[str, Any]) -> bytes:
     """As it is served, and as it is committed in docs/openapi.json."""
-    return (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode()
+    return (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()
 
 
 def _operation(route: Route, references: Any) -> dict[str, Any]:

@@ -120,8 +120,8 @@ def read_once(request: web.Request, body: bytes) -> Once:
 def read_after(request: web.Request) -> int | None:
     """Where a watch resumes: ``Last-Event-ID`` as browsers send it, or ``?after=``; None: from now on."""
     for name in request.query:
-        if name != "after":
-            raise _invalid_parameter(name, "is not a parameter of a watch")
+        if name != "after" or len(request.query.getall(name)) > 1:
+            raise _invalid_parameter(name, "is not a parameter of a watch, or is given twice")
     text = request.headers.get("Last-Event-ID") or request.query.get("after")
     if text is None:
         return None

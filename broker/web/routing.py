@@ -9,7 +9,7 @@ import re
 import types
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, cast, get_args, get_origin, get_type_hints
 
 from aiohttp import web
 from pydantic import BaseModel
@@ -87,7 +87,7 @@ def route(
     hints = get_type_hints(handler, include_extras=True)
     returned = hints.pop("return")
     answer, watch, content_type = _answer(returned)
-    hints.pop("call")
+    hints.pop("call", None)
     body, query, once = hints.pop("body", None), hints.pop("query", None), hints.pop("once", None)
     if watch and hints.pop("after", None) != int | None:
         raise TypeError(f"{handler.__name__}: a watch takes after: int | None")
@@ -131,8 +131,8 @@ def _answer(returned: Any) -> tuple[type[BaseModel] | None, bool, str]:
 
 
 def _listing_of(item: Any) -> type[BaseModel]:
-    model: type[BaseModel] = Listing.__class_getitem__(item)
-    return model
+    """``Listing[item]``, spelled so that a type checker lets a variable stand there."""
+    return cast(type[BaseModel], Listing.__class_getitem__(item))
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,26 +143,28 @@ class Server:
     gate: Gate
     streams: Streams
     shown: Shown
-    settings: Settings
 
 
-def add_routes(app: web.Application, routes: Sequence[Route], server: Server) -> None:
+SERVER = web.AppKey("server", Server)
+
+
+def add_routes(app: web.Application, routes: Sequence[Route], settings: Settings) -> None:
     """Put the table into aiohttp's router."""
     for each in routes:
-        served = serve(each, server)
+        served = serve(each, settings)
         if each.method == "GET" and not each.watch:
             app.router.add_get(each.path, served)  # and HEAD
         else:
             app.router.add_route(each.method, each.path, served)
 
 
-def serve(route: Route, server: Server) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+def serve(route: Route, settings: Settings) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
     """What aiohttp calls for ``route``."""
-    settings = server.settings
     limit = settings.max_signed_bytes if route.body is Signed else settings.max_body_bytes
 
     async def served(request: web.Request) -> web.StreamResponse:
         request[ROUTE] = route
+        server = request.app[SERVER]
         authorization = request.headers.get("Authorization")
         who = await server.gate.admit(authorization, needs=route.needs)
         if who is not None:

@@ -1,6 +1,10 @@
-"""The web room put together: table, onion, streams and pages become one aiohttp application."""
+"""The web room put together: table, onion, streams and pages become one aiohttp application.
 
-from typing import Any
+The application is made before there is a broker to serve (a store is opened by the loop that uses it), so what serves
+is put into it when it starts, under ``SERVER``; a route looks there on every call.
+"""
+
+from collections.abc import AsyncIterator
 
 from aiohttp import web
 
@@ -12,32 +16,35 @@ from broker.web.auth import Gate
 from broker.web.call import Shown
 from broker.web.metrics import Metrics
 from broker.web.routes import ROUTES
-from broker.web.routing import Server, add_routes
+from broker.web.routing import SERVER, Server, add_routes
 from broker.web.sse import Streams
 
 
-def make_site(*, broker: Broker, metrics: Metrics, settings: Settings, new_id: NewId) -> web.Application:
-    """An application that serves ``broker``; who starts and stops the broker is the caller's business.
+def make_site(*, metrics: Metrics, settings: Settings, new_id: NewId) -> web.Application:
+    """An application with every route in it; ``open_site`` must come before the first call.
 
-    Watch streams end as soon as the application begins to shut down: they would keep it from ending otherwise.
+    Watch streams end as soon as it begins to shut down: they would keep it from ending otherwise.
     """
-    gate = Gate(broker, remember_s=settings.auth_cache)
-    streams = Streams(gate, heartbeat_s=settings.watch_heartbeat, patience_s=settings.watch_patience)
-    metrics.count_streams(lambda: len(streams))
-    document = openapi.document(ROUTES)
-    shown = Shown(document=openapi.encode(document), page=docs.page(document), metrics=metrics)
-
     app = web.Application(middlewares=[onion.line_of(metrics, new_id=new_id), onion.problem_documents])
     app.on_response_prepare.append(onion.dress)
-    add_routes(app, ROUTES, Server(broker=broker, gate=gate, streams=streams, shown=shown, settings=settings))
-
-    async def end_streams(_: web.Application) -> None:
-        streams.close()
-
-    app.on_shutdown.append(end_streams)
+    app.on_shutdown.append(_end_streams)
+    add_routes(app, ROUTES, settings)
     return app
 
 
-def document() -> dict[str, Any]:
-    """The OpenAPI document of this version, without a broker running."""
-    return openapi.document(ROUTES)
+async def open_site(
+    app: web.Application, *, broker: Broker, metrics: Metrics, settings: Settings
+) -> AsyncIterator[None]:
+    """Serve ``broker`` from now on; a step of ``cleanup_ctx``."""
+    gate = Gate(broker, remember_s=settings.auth_cache)
+    streams = Streams(gate, heartbeat_s=settings.watch_heartbeat, patience_s=settings.watch_patience)
+    metrics.count_streams(lambda: len(streams))
+    document = openapi.document()
+    shown = Shown(document=openapi.encode(document), page=docs.page(document), metrics=metrics)
+    app[SERVER] = Server(broker=broker, gate=gate, streams=streams, shown=shown)
+    yield
+
+
+async def _end_streams(app: web.Application) -> None:
+    if SERVER in app:
+        app[SERVER].streams.close()
