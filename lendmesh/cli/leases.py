@@ -134,9 +134,9 @@ async def _ending(broker: Client, arguments: argparse.Namespace, lease: LeaseVie
 
 async def kubeconfig(arguments: argparse.Namespace) -> int:
     from clusteragent.kube.interface import SECRETS, KubeError, NotFound
-    from clusteragent.kube.real import connect
+    from clusteragent.kube.real import RealKube
 
-    kube = await connect(kubeconfig=arguments.kubeconfig)
+    kube = await RealKube.from_kubeconfig(arguments.kubeconfig)
     try:
         secret = await kube.get(SECRETS, f"{arguments.id}-kubeconfig", arguments.namespace)
     except NotFound as error:

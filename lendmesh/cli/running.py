@@ -24,9 +24,9 @@ def _settings(arguments: argparse.Namespace) -> "object":
 
 
 async def agent(arguments: argparse.Namespace) -> int:
+    from clusteragent.__main__ import serve
     from pydantic import ValidationError
 
-    from clusteragent.__main__ import serve
     from clusteragent.settings import PREFIX, Settings
 
     options = {
