@@ -190,7 +190,7 @@ class _Watched:
             query=query,
             timeout=aiohttp.ClientTimeout(sock_connect=10, sock_read=INACTIVITY_S),
         )
-        async with response:
+        try:
             if response.status >= 400:
                 raise refusal(response.status, await response.read())
             async for line in response.content:
@@ -201,6 +201,11 @@ class _Watched:
                 if raw["type"] != "ERROR":
                     raw["object"]["apiVersion"], raw["object"]["kind"] = self._kind.api_version, self._kind.kind
                 yield raw
+        finally:
+            # A watch is left in the middle of its answer: no goodbye, which TLS would have us wait for.
+            if response.connection is not None and response.connection.transport is not None:
+                response.connection.transport.abort()
+            response.close()
 
 
 def _selecting(labels: Mapping[str, str] | None) -> dict[str, str]:

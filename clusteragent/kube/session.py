@@ -99,6 +99,7 @@ class Session:
 
     async def close(self) -> None:
         await self._rest.close()
+        await asyncio.sleep(0)  # aborted connections are gone with the loop's next turn
 
     async def call(
         self,
