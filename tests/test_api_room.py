@@ -32,7 +32,7 @@ async def problem(answer) -> Problem:
     return found
 
 
-# --- problems ----------------------------------------------------------------------------------------------------------
+# --- problems -----------------------------------------------------------------------------------------------
 
 
 def test_every_refusal_has_a_status_and_a_name_of_its_own():
@@ -83,7 +83,7 @@ async def test_what_can_be_no_name_of_ours_is_not_asked_for():
                 assert (await problem(answer)).status == 404
 
 
-# --- bodies ------------------------------------------------------------------------------------------------------------
+# --- bodies -------------------------------------------------------------------------------------------------
 
 MALFORMED = {
     "not JSON": b"{cluster: a}",
@@ -223,7 +223,7 @@ async def test_another_content_type_or_any_encoding_is_415(headers):
     assert shelf.posted == []
 
 
-# --- keys, query strings -----------------------------------------------------------------------------------------------
+# --- keys, query strings ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("key", [None, "", "a b", "ä", "x" * 129, "tab\there"])
@@ -248,7 +248,7 @@ async def test_a_query_string_that_makes_no_sense_is_422(query):
         assert found.errors[0]["pointer"] == "/" + query.partition("=")[0]
 
 
-# --- who is calling ----------------------------------------------------------------------------------------------------
+# --- who is calling -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -318,7 +318,7 @@ async def test_a_credential_is_asked_for_again_after_a_while():
     assert shelf.asked == 2
 
 
-# --- the line in the log, and headers ----------------------------------------------------------------------------------
+# --- the line in the log, and headers -----------------------------------------------------------------------
 
 
 async def test_a_request_is_one_line_with_who_and_what_and_nothing_secret():
@@ -365,7 +365,7 @@ async def test_what_is_open_is_open_and_also_to_head():
                     assert answer.status == 200, path
 
 
-# --- watching ----------------------------------------------------------------------------------------------------------
+# --- watching -----------------------------------------------------------------------------------------------
 
 
 def change(revision: int) -> Change:
@@ -456,15 +456,14 @@ async def test_a_broker_that_ends_says_goodbye_to_its_watchers():
 async def test_a_watcher_that_does_not_read_is_cut_off_and_holds_little_memory():
     shelf = Shelf()
     big = Me(subject="x" * 100_000, tenant="blue", scopes=[])
-    async with room(shelf, watch_patience=0.05) as (session, app):
+    async with room(shelf, watch_patience=0.05) as (session, _):
         host, port = session._base_url.host, session._base_url.port
         reader, writer = await asyncio.open_connection(host, port, limit=1_024)
         writer.write(b"GET /v1/leases/watch HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer lmt_reader\r\n\r\n")
         await reader.readline()
         for revision in range(1, 201):
             await shelf.write(Change(revision, "lease.active", big))
-        while len(streams_of(app)):
-            await asyncio.sleep(0.01)
+        await shelf.left.wait()
         received = bytearray()
         while chunk := await reader.read(65_536):
             received += chunk

@@ -34,6 +34,7 @@ class Shelf(Broker):
         self.oldest = 0
         self.grown = asyncio.Condition()
         self.watchers = 0
+        self.left = asyncio.Event()
 
     async def authenticate(self, secret):
         self.asked += 1
@@ -82,12 +83,14 @@ class Shelf(Broker):
         try:
             while True:
                 async with self.grown:
-                    await self.grown.wait_for(lambda: any(change.revision > seen for change in self.log))
-                for change in [change for change in self.log if change.revision > seen]:
+                    while not (news := [change for change in self.log if change.revision > seen]):
+                        await self.grown.wait()
+                for change in news:
                     yield change
                     seen = change.revision
         finally:
             self.watchers -= 1
+            self.left.set()
 
 
 @asynccontextmanager
