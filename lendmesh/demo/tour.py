@@ -200,8 +200,6 @@ class Tour:
 
 async def _left_behind(kube: Kube, lease: str) -> Sequence[str]:
     """Objects of a lease that are still there once everything that ends with it has had its time."""
-    import asyncio
-
     left: list[str] = []
     for _ in range(400):
         left = []
