@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Self
 
 from tests.controlplane.api import until
@@ -16,10 +17,14 @@ COLLECTIONS = {"Pod": ("/api/v1", "pods"), "ResourceClaim": ("/apis/resource.k8s
 
 @dataclass(frozen=True)
 class Namespace:
-    """A namespace that exists."""
+    """A namespace that exists.
+
+    :ivar kubeconfig: whose eyes logs are read with; None: the administrator's. Everything else is the administrator's.
+    """
 
     cluster: Cluster
     name: str
+    kubeconfig: Path | None = None
 
     @classmethod
     @contextmanager
@@ -61,7 +66,7 @@ class Namespace:
 
         def log() -> str:
             try:
-                return self.cluster.kubectl("logs", "-n", self.name, pod)
+                return self.cluster.kubectl("logs", "-n", self.name, pod, kubeconfig=self.kubeconfig)
             except CommandFailed as error:
                 # The kubelet serves a log as soon as it has noticed that the container runs.
                 raise ConnectionError(error) from error
@@ -84,3 +89,8 @@ class Namespace:
 
     def _status(self, pod: str) -> Callable[[], Object]:
         return lambda: dict(self.cluster.api.get(self.path("Pod", pod))["status"])
+
+
+def devices_named(environment: dict[str, str]) -> set[str]:
+    """The devices a container's environment names, as the example driver has containers started."""
+    return {device for name, device in environment.items() if name == f"GPU_DEVICE_{device.removeprefix('gpu-')}"}

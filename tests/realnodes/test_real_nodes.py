@@ -9,7 +9,7 @@ import pytest
 from tests.controlplane.cluster import SLICES
 from tests.realnodes import manifests
 from tests.realnodes.lab import RealClusters
-from tests.realnodes.namespace import Namespace
+from tests.realnodes.namespace import Namespace, devices_named
 
 pytestmark = [pytest.mark.realnodes, pytest.mark.controlplane]
 
@@ -21,13 +21,12 @@ def namespace(real_clusters: RealClusters) -> Iterator[Namespace]:
         yield namespace
 
 
-def devices_named(environment: dict[str, str]) -> set[str]:
-    """The devices a container's environment names, as the example driver has containers started."""
-    return {device for name, device in environment.items() if name == f"GPU_DEVICE_{device.removeprefix('gpu-')}"}
-
-
 def test_no_two_nodes_have_the_same_device(real_clusters: RealClusters) -> None:
-    slices = [one for real in (real_clusters.a, real_clusters.b) for one in real.cluster.api.list(SLICES)]
+    slices = [
+        one
+        for real in (real_clusters.a, real_clusters.b)
+        for one in real.cluster.api.list(SLICES, fieldSelector=f"spec.nodeName={real.node.name}")
+    ]
     devices = [device for one in slices for device in one["spec"]["devices"]]
     assert len({device["attributes"]["uuid"]["string"] for device in devices}) == len(devices) == 16
 
