@@ -62,6 +62,9 @@ class _Checker:
             if len(mine) != len(results):
                 yield "results for requests that the claim does not have"
             yield from self._constraints(claim["spec"]["devices"].get("constraints") or [], mine)
+            alone = [name for name, _, _ in mine if not self._shareable(name)]
+            if len(set(alone)) != len(alone):
+                yield "a claim has a device twice"
             picks += mine
         for name, ask, _ in picks:
             yield from self._one(name, ask)
@@ -158,6 +161,8 @@ class _Checker:
                 yield f"devices share a {name}"
 
     def _values(self, device: str, name: str) -> set[tuple[str, str]]:
+        if device not in self.devices:
+            return set()
         spec, raw = self.devices[device]
         attributes = raw.get("attributes") or {}
         domain, _, short = name.partition("/")
