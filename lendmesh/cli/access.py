@@ -1,6 +1,7 @@
 """Who may do what: ``login``, ``whoami``, ``token …``, ``cluster …``."""
 
 import argparse
+import json
 
 from broker.wire.access import (
     JoinTokenCreated,
@@ -33,6 +34,12 @@ async def whoami(arguments: argparse.Namespace) -> int:
         show.emit(me, output=arguments.output)
     else:
         print(f"{me.subject} of tenant {me.tenant}; may: {', '.join(me.scopes)}")
+    return OK
+
+
+async def keys(arguments: argparse.Namespace) -> int:
+    async with client(arguments) as broker:
+        print(json.dumps(await broker.call("GET", "/.well-known/jwks.json"), indent=2))
     return OK
 
 

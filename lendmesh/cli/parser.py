@@ -171,6 +171,7 @@ def _looking(verbs: Any) -> None:
     watch = _talks(_verb(verbs, "watch", "changes as they happen", "cli.looking", "watch"))
     watch.add_argument("what", choices=("leases", "offers", "requests"))
     _prints(_talks(_verb(verbs, "whoami", "who the broker thinks you are", "cli.access", "whoami")))
+    _talks(_verb(verbs, "keys", "print the public keys under which every lease verifies (JWKS)", "cli.access", "keys"))
     login = _talks(_verb(verbs, "login", "remember a broker, a token and a CA", "cli.access", "login"))
     login.epilog = "The token is kept in a file that only you can read."
 
@@ -260,6 +261,7 @@ def _running(verbs: Any) -> None:
         deed.add_argument(
             "--data", metavar="DIR", help="where the embedded default keeps database, keys and certificates"
         )
+        deed.add_argument("--file", metavar="FILE", help="settings as TOML")
         deed.add_argument("--database", metavar="URL", help="postgresql://… instead of the embedded SQLite")
     serve.add_argument("--host", help="the address to listen on (127.0.0.1)")
     serve.add_argument("--port", type=int, help="the port to listen on (8443; 0: any)")
@@ -281,4 +283,5 @@ def _running(verbs: Any) -> None:
     run.add_argument("--broker", metavar="URL", help="the broker's URL")
     run.add_argument("--ca", metavar="FILE", help="the broker's CA, PEM; a join token pins it too")
     run.add_argument("--join-token-file", metavar="FILE", help="a file with the one-use token, for the first start")
+    run.add_argument("--identity-file", metavar="FILE", help="keep credential and keys in this file, not in a Secret")
     run.add_argument("--namespace", metavar="NS", help="the agent's own namespace (lendmesh-system)")

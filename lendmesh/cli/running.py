@@ -23,6 +23,18 @@ def _settings(arguments: argparse.Namespace) -> "object":
         raise Failed(str(error), code=MISUSED) from error
 
 
+def serve(arguments: argparse.Namespace) -> int:
+    from broker.__main__ import serve as run
+
+    return run(_settings(arguments))
+
+
+def migrate(arguments: argparse.Namespace) -> int:
+    from broker.__main__ import migrate as run
+
+    return run(_settings(arguments))
+
+
 async def agent(arguments: argparse.Namespace) -> int:
     from clusteragent.__main__ import serve
     from pydantic import ValidationError
