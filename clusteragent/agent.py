@@ -7,18 +7,54 @@ healthy.
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, TypeVar
 
 import structlog
 
 from broker.kit.clock import Clock, utc_now
+from broker.wire.devices import Place
+from clusteragent import lend
+from clusteragent.act import Hands
+from clusteragent.advertise import Advertiser
+from clusteragent.cache import Cache
+from clusteragent.expiry import Now
+from clusteragent.fences import Fences
 from clusteragent.identity import FileKeeper, Identity, Keeper, SecretKeeper, dial, joined
-from clusteragent.kube.interface import Kube
+from clusteragent.kube.interface import (
+    BURST_POLICIES,
+    CAPACITY_REQUESTS,
+    DEVICE_CLASSES,
+    DEVICE_LEASES,
+    LENDING_POLICIES,
+    NAMESPACES,
+    NODES,
+    PODS,
+    RESOURCE_CLAIMS,
+    RESOURCE_SLICES,
+    Kind,
+    Kube,
+    KubeError,
+)
+from clusteragent.leases import Leases
 from clusteragent.loops import Backoff, describe, supervised
+from clusteragent.observe import Observer
+from clusteragent.policies import LendingPolicies
+from clusteragent.reporter import Reporter
 from clusteragent.settings import Settings
-from clusteragent.uplink import Unreachable, Uplink
+from clusteragent.uplink import Refused, Unreachable, Uplink
 
+SHARED: tuple[Kind, ...] = (
+    NAMESPACES,
+    PODS,
+    NODES,
+    RESOURCE_CLAIMS,
+    RESOURCE_SLICES,
+    DEVICE_CLASSES,
+    DEVICE_LEASES,
+    LENDING_POLICIES,
+)
+BORROWERS: tuple[Kind, ...] = (BURST_POLICIES, CAPACITY_REQUESTS)
 T = TypeVar("T")
 log = structlog.get_logger("agent")
 
@@ -41,17 +77,20 @@ class Agent:
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self.settings, self.kube = settings, kube
+        self.ready = asyncio.Event()
+        """Set when the cluster has been read and the broker has been heard once."""
+        self.leases: Leases | None = None
         self._uplink, self._own_uplink = uplink, uplink is None
         self._keeper = keeper or keeper_of(settings, kube)
         self._clock, self._monotonic = clock, monotonic
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Begin; returns at once. ``failed`` tells whether it has died."""
+        """Begin; returns at once. ``failed`` tells whether it has died, ``ready`` when it works."""
         self._task = asyncio.create_task(self.run(), name=f"agent {self.settings.cluster}")
 
     async def stop(self) -> None:
-        """End: nothing is drained or reported, as if the process had been killed; the next one goes on."""
+        """End as if killed: nothing is drained or reported, and the next one goes on where this one was."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
@@ -64,29 +103,132 @@ class Agent:
             return None
         return self._task.exception()
 
+    def look_again(self) -> None:
+        """Look at every lease now, for a caller whose clock has jumped."""
+        if self.leases is not None:
+            self.leases.look_again()
+
     async def run(self) -> None:
         """Join where needed, then work until cancelled. Raises what killed a loop, ``Refused`` or ``NoIdentity``."""
         uplink = self._uplink
         if uplink is None:
             uplink = await self._patiently("dial", lambda: dial(self.settings, self._keeper))
         try:
-            identity = await self._patiently("join", lambda: joined(self.settings, self._keeper, uplink))
-            await self._work(uplink, identity)
+            line = uplink
+            identity = await self._patiently("join", lambda: joined(self.settings, self._keeper, line))
+            await self._work(line, identity)
         finally:
             if self._own_uplink:
                 await uplink.close()
 
     async def _work(self, uplink: Uplink, identity: Identity) -> None:
-        await supervised()
+        settings, kinds = self.settings, SHARED + (BORROWERS if self.settings.borrow else ())
+        cache = Cache(kinds)
+        fences = Fences(self.kube, settings.namespace)
+        observer = Observer(cache)
+        policies = LendingPolicies()
+        reporter = Reporter(
+            cluster=settings.cluster,
+            uplink=uplink,
+            key=identity.signing,
+            clock=self._clock,
+            highest_fence=lambda: fences.highest,
+        )
+        advertiser = Advertiser(
+            cluster=settings.cluster,
+            uplink=uplink,
+            key=identity.signing,
+            clock=self._clock,
+            observer=observer,
+            policies=lambda: policies.of(cache[LENDING_POLICIES]),
+            engaged=lambda: leases.engaged(),
+            nodes=cache[NODES].get,
+            heartbeat=settings.heartbeat,
+            debounce=settings.debounce,
+            cooldown=settings.cooldown,
+            place=Place(region=settings.region, provider=settings.provider),
+        )
+        hands = Hands(
+            settings=settings,
+            kube=self.kube,
+            cache=cache,
+            uplink=uplink,
+            reporter=reporter,
+            fences=fences,
+            sealing=identity.sealing,
+            rest=advertiser.rest,
+            clock=self._clock,
+            monotonic=self._monotonic,
+        )
+        keep_pod = settings.keep_placeholder
+        leases = self.leases = Leases(
+            cluster=settings.cluster,
+            cache=cache,
+            observer=observer,
+            hands=hands,
+            fences=fences,
+            terms=lend.Terms(
+                skew=settings.skew,
+                drain=settings.drain,
+                keep_pod=await self._must_keep_pod() if keep_pod is None else keep_pod,
+                image=settings.placeholder_image,
+                role=settings.borrower_role,
+            ),
+            now=lambda: Now(self._clock(), self._monotonic()),
+            known_keys=identity.jwks,
+            jwks=uplink.jwks,
+            changed=advertiser.nudge,
+        )
+        observer.listen(advertiser.nudge)
+        cache[LENDING_POLICIES].listen(lambda obj, here: advertiser.nudge())
+        loops: list[Coroutine[Any, Any, None]] = [shelf.follow(self.kube) for shelf in cache.shelves()]
+
+        async def after_sync() -> None:
+            await self._patiently("fences", fences.load)
+            await cache.synced()
+            log.info("agent.synced", cluster=settings.cluster, devices=len(observer.devices()))
+            working = [leases.run(), reporter.run(), self._converse(uplink, leases, reporter, advertiser)]
+            if settings.lend:
+                working.append(advertiser.run())
+            await supervised(*working)
+
+        await supervised(*loops, after_sync())
+
+    async def _converse(self, uplink: Uplink, leases: Leases, reporter: Reporter, advertiser: Advertiser) -> None:
+        """Say how everything stands, hear what is wanted, follow its changes; again after every interruption."""
+        backoff = Backoff(longest=5.0)
+        while True:
+            try:
+                await reporter.resync(leases.standing())
+                desired = await uplink.desired()
+                await leases.wish_all(desired.leases)
+                advertiser.repeat()
+                self.ready.set()
+                log.info("broker.connected", leases=len(desired.leases), revision=desired.revision)
+                async for change in uplink.desired_changes(desired.revision):
+                    backoff.reset()
+                    await leases.wish(change)
+            except (Unreachable, Refused) as error:
+                pause = backoff.delay()
+                log.warning("broker.lost", error=describe(error), again_s=round(pause, 2))
+                await asyncio.sleep(pause)
+
+    async def _must_keep_pod(self) -> bool:
+        """Before 1.36 the controller can't live with a reservation that is no pod's (k8s 136450): the pod stays."""
+        version = getattr(self.kube, "version", None)
+        if version is None:
+            return False
+        major, minor = await version()
+        return (int(major), int(minor)) < (1, 36)
 
     async def _patiently(self, what: str, call: Callable[[], Awaitable[T]]) -> T:
         backoff = Backoff()
         while True:
             try:
                 return await call()
-            except Unreachable as error:
+            except (Unreachable, KubeError, OSError) as error:
                 pause = backoff.delay()
-                log.warning("broker.unreachable", during=what, error=describe(error), again_s=round(pause, 2))
+                log.warning("agent.waits", during=what, error=describe(error), again_s=round(pause, 2))
                 await asyncio.sleep(pause)
 
 

@@ -73,6 +73,13 @@ def seconds_left(view: View, now: Now, *, skew: float) -> float | None:
     return None if claims is None else max(0.0, expiry.borrower_seconds(claims, now, skew=skew))
 
 
+def standing(view: View) -> LeaseReport | None:
+    """How the lease stands as far as the cluster alone can tell."""
+    if view.body is None or view.record is None or not view.claims:
+        return None
+    return _report(view.body, view.wish.desired.generation if view.wish else 0, "mirrored")
+
+
 def _ending(view: View, memory: Memory, now: Now, *, skew: float) -> str:
     if view.wish is not None and view.wish.desired.want == "gone":
         return str(view.wish.desired.ending or "ended")
@@ -149,7 +156,8 @@ def _end(view: View, memory: Memory) -> Plan:
         told = _say(memory, _report(view.body, generation, "gone", memory.reason))
     elif memory.said is None:
         told = (Say(LeaseReport(lease=view.lease, role="borrower", generation=0, phase="gone", reason=memory.reason)),)
-    return Plan(told, done=not told and view.wish is None)
+    wished = view.wish is not None and view.wish.desired.want != "gone"
+    return Plan(told, done=not told and not wished)
 
 
 def _report(body: LeaseBody, generation: int, phase: str, reason: str = "") -> LeaseReport:

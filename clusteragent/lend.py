@@ -43,7 +43,6 @@ class Terms:
 
     skew: float
     drain: float
-    credential: int
     keep_pod: bool
     image: str
     role: str
@@ -99,6 +98,8 @@ class Memory:
     renew_at: float | None = None
     """Monotonic: when the borrower's credential is half used up."""
     receipt: Receipt | None = None
+    received: int | None = None
+    """The generation of the token that the receipt is for."""
     said: LeaseReport | None = None
     owes_rest: bool = False
     """Something was held, so its devices cool down when it is over."""
@@ -151,6 +152,17 @@ def stands(view: View, terms: Terms) -> bool:
     """The cluster holds every device of the lease for it."""
     body = view.body
     return body is not None and all(_has(view, body, chunk, terms) for chunk in holding.chunks(body))
+
+
+def standing(view: View, terms: Terms) -> LeaseReport | None:
+    """How the lease stands as far as the cluster alone can tell; None while it is only being made."""
+    body = view.body
+    if body is None or view.record is None:
+        return None
+    generation = view.wish.desired.generation if view.wish else 0
+    if not stands(view, terms):
+        return _report(body, generation, "draining", Memory()) if view.record.phase == "Draining" else None
+    return _report(body, generation, "lent" if view.record.token else "held", Memory())
 
 
 # --- why it ends -----------------------------------------------------------------------------------------------------
@@ -345,7 +357,8 @@ def _end(view: View, memory: Memory, ending: Ending, body: LeaseBody, terms: Ter
     actions += _say(memory, _report(body, generation, ending.phase, memory, ending))
     if view.standing_namespace and view.namespace is not None and uid_of(view.namespace) not in memory.deleted:
         actions.append(Delete(NAMESPACES, namespace, uid=uid_of(view.namespace)))
-    return Plan(tuple(actions), done=not actions and not view.standing_namespace and view.wish is None)
+    wished = view.wish is not None and view.wish.desired.want != "gone"
+    return Plan(tuple(actions), done=not actions and view.namespace is None and not wished)
 
 
 def _drain(view: View, memory: Memory, ending: Ending, namespace: str, terms: Terms) -> list[Action]:
@@ -381,7 +394,7 @@ def _clear_away(view: View, memory: Memory, terms: Terms) -> Plan:
     if not view.claims and not view.pods:
         if view.standing_namespace and view.namespace is not None and uid_of(view.namespace) not in memory.deleted:
             return Plan((Delete(NAMESPACES, namespace, uid=uid_of(view.namespace)),))
-        return Plan(done=not view.standing_namespace)
+        return Plan(done=view.namespace is None)
     return Plan(tuple(actions))
 
 

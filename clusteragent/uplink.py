@@ -202,13 +202,12 @@ class HttpUplink:
                 self._url + path, params=query, headers=headers, timeout=timeout, allow_redirects=False
             ) as answer:
                 await self._check(answer)
-                data: list[str] = []
-                async for line in _lines(answer.content):
-                    if line.startswith("data:"):
-                        data.append(line[5:].removeprefix(" "))
-                    elif not line and data:
-                        text, data = "\n".join(data), []
-                        yield model.model_validate_json(text)
+                async for kind, text in _events(answer.content):
+                    if kind == "refused":
+                        raise Refused(Problem.model_validate_json(text))
+                    if kind in ("closing", "slow"):
+                        raise Unreachable(f"GET {path}: the broker ended the stream: {kind}")
+                    yield model.model_validate_json(text)
         except (aiohttp.ClientError, TimeoutError, OSError, ValidationError) as error:
             raise Unreachable(f"GET {path}: {type(error).__name__}: {error}") from error
         raise Unreachable(f"GET {path}: the broker ended the stream")
@@ -223,6 +222,20 @@ class HttpUplink:
         if answer.status >= 500 or answer.status in (408, 429):
             raise Unreachable(problem.detail)
         raise Refused(problem)
+
+
+async def _events(content: aiohttp.StreamReader) -> AsyncIterator[tuple[str, str]]:
+    """(type, data) of each event; comments are heartbeats and say nothing."""
+    kind, data = "message", []
+    async for line in _lines(content):
+        if line.startswith("event:"):
+            kind = line[6:].strip()
+        elif line.startswith("data:"):
+            data.append(line[5:].removeprefix(" "))
+        elif not line:
+            if data:
+                yield kind, "\n".join(data)
+            kind, data = "message", []
 
 
 async def _lines(content: aiohttp.StreamReader) -> AsyncIterator[str]:

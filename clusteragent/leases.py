@@ -1,0 +1,333 @@
+"""All leases of this cluster, each with a worker of its own that is woken by what concerns it.
+
+A worker looks (at the shared cache and the broker's wish), plans, does, and looks again until there is nothing to do;
+then it sleeps until something changes or a clock runs out. One lease's trouble is its own: its worker tries again, with
+growing pauses, and the others don't notice. Leases that nobody wishes for any more are found by their objects, so an
+agent that starts anew takes up whatever its predecessor left.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import structlog
+
+from broker.wire.agents import LeaseReport
+from broker.wire.leases import DesiredLease, LeaseClaims
+from broker.wire.signing import Unverified, verify_lease
+from clusteragent import borrow, expiry, holding, lend, record
+from clusteragent.act import Hands
+from clusteragent.actions import Plan
+from clusteragent.cache import Cache
+from clusteragent.expiry import Now
+from clusteragent.fences import Fences
+from clusteragent.kube.interface import DEVICE_LEASES, NAMESPACES, NODES, PODS, RESOURCE_CLAIMS, Obj
+from clusteragent.loops import Backoff, describe
+from clusteragent.observe import Observer
+from clusteragent.record import Role
+
+Key = tuple[Role, str]
+PREFIX = holding.namespace_of("")
+STUCK_S = 0.25
+"""A plan that comes out the same again waits so long: its effects are still on their way."""
+log = structlog.get_logger("agent")
+
+
+@dataclass
+class Worker:
+    """One lease on one side."""
+
+    memory: lend.Memory | borrow.Memory
+    wake: asyncio.Event = field(default_factory=asyncio.Event)
+    task: asyncio.Task[None] | None = None
+
+
+class Leases:
+    """The workers.
+
+    ``jwks`` fetches the keys that sign leases, ``known_keys`` are those at hand; ``changed`` is called when ``engaged``
+    may give another answer.
+    """
+
+    def __init__(
+        self,
+        *,
+        cluster: str,
+        cache: Cache,
+        observer: Observer,
+        hands: Hands,
+        fences: Fences,
+        terms: lend.Terms,
+        now: Callable[[], Now],
+        known_keys: Sequence[Mapping[str, Any]],
+        jwks: Callable[[], Awaitable[list[Mapping[str, Any]]]],
+        changed: Callable[[], None],
+    ) -> None:
+        self._cluster, self._cache, self._observer, self._hands = cluster, cache, observer, hands
+        self._fences, self._terms, self._now = fences, terms, now
+        self._keys, self._jwks, self._changed = list(known_keys), jwks, changed
+        self._wishes: dict[Key, lend.Wish] = {}
+        self._heard = False
+        self._workers: dict[Key, Worker] = {}
+        self._places: dict[str, str] = {}
+        self._crash: asyncio.Future[None] | None = None
+        cache[NAMESPACES].listen(self._namespace_changed)
+        cache[DEVICE_LEASES].listen(self._record_changed)
+        cache[RESOURCE_CLAIMS].listen(self._claim_changed)
+        cache[PODS].listen(self._pod_changed)
+
+    async def run(self) -> None:
+        """Work until cancelled; raises what a worker could not survive."""
+        self._crash = asyncio.get_running_loop().create_future()
+        for key, worker in self._workers.items():
+            self._start(key, worker)
+        try:
+            await self._crash
+        finally:
+            tasks = [worker.task for worker in self._workers.values() if worker.task is not None]
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    # --- what the broker wishes ----------------------------------------------------------------------------------
+    async def wish_all(self, desired: Iterable[DesiredLease]) -> None:
+        """The broker's whole list: leases that are not in it are not wished for."""
+        wishes = {(each.role, each.id): await self._believe(each) for each in desired}
+        forgotten = self._wishes.keys() - wishes.keys()
+        self._wishes, self._heard = wishes, True
+        for key in forgotten | wishes.keys() | self._workers.keys():
+            self._wake(key)
+        self._changed()
+
+    async def wish(self, desired: DesiredLease) -> None:
+        """A change to one lease; an older one than what was heard is dropped."""
+        key: Key = (desired.role, desired.id)
+        known = self._wishes.get(key)
+        if known is not None and known.desired.revision > desired.revision:
+            return
+        self._wishes[key] = await self._believe(desired)
+        self._wake(key)
+        self._changed()
+
+    def look_again(self) -> None:
+        """Wake every worker: time has passed, or the inventory has changed."""
+        for key in list(self._workers):
+            self._wake(key)
+
+    def standing(self) -> list[LeaseReport]:
+        """How every lease stands here, for the first report of a connection."""
+        return [report for key, worker in self._workers.items() if (report := self._report(key, worker)) is not None]
+
+    def engaged(self) -> set[str]:
+        """Devices (``driver/pool/name``) of every lease that isn't over here: none of them is on offer."""
+        found: set[str] = set()
+        for (role, lease), worker in self._workers.items():
+            if role == "lender":
+                view = self._view(lease)
+                over = isinstance(worker.memory, lend.Memory) and worker.memory.ending and not view.anything
+                if view.body is not None and not over:
+                    found.update(holding.ref(device) for device in view.body.devices)
+        return found
+
+    async def _believe(self, desired: DesiredLease) -> lend.Wish:
+        """A wish with what its token says, if it is signed by the broker and speaks of this very lease."""
+        if desired.token is None:
+            return lend.Wish(desired)
+        try:
+            claims = await self._verified(desired.token)
+        except Unverified as error:
+            log.error("lease.unverified", lease=desired.id, error=str(error))
+            return lend.Wish(desired)
+        if claims.jti != desired.id or claims.lease != desired.lease:
+            log.error("lease.unverified", lease=desired.id, error="its token speaks of another lease")
+            return lend.Wish(desired)
+        return lend.Wish(desired, claims)
+
+    async def _verified(self, token: str) -> LeaseClaims:
+        try:
+            return verify_lease(token, jwks=self._keys, now=None, audience=self._cluster)
+        except Unverified:
+            self._keys = list(await self._jwks())  # signed by a newer key, perhaps
+            return verify_lease(token, jwks=self._keys, now=None, audience=self._cluster)
+
+    # --- what happens in the cluster -----------------------------------------------------------------------------
+    def _namespace_changed(self, obj: Obj, here: bool) -> None:
+        if lease := _lender_lease(obj["metadata"]["name"]):
+            self._wake(("lender", lease), make=here and holding.lease_of(obj) == lease)
+
+    def _record_changed(self, obj: Obj, here: bool) -> None:
+        kept = record.read(obj)
+        if kept is not None:
+            if kept.role == "borrower":
+                self._places[kept.id] = kept.namespace
+            self._wake((kept.role, kept.id), make=here)
+
+    def _claim_changed(self, obj: Obj, here: bool) -> None:
+        namespace = obj["metadata"].get("namespace", "")
+        if lease := _lender_lease(namespace):
+            self._wake(("lender", lease))
+        elif (lease := holding.lease_of(obj)) and _role_of(obj) == "borrower":
+            self._places[lease] = namespace
+            self._wake(("borrower", lease), make=here)
+
+    def _pod_changed(self, obj: Obj, here: bool) -> None:
+        if lease := _lender_lease(obj["metadata"].get("namespace", "")):
+            self._wake(("lender", lease))
+
+    def _wake(self, key: Key, *, make: bool = False) -> None:
+        worker = self._workers.get(key)
+        if worker is None:
+            if not make and key not in self._wishes:
+                return
+            worker = Worker(lend.Memory() if key[0] == "lender" else borrow.Memory())
+            self._workers[key] = worker
+            if self._crash is not None:
+                self._start(key, worker)
+        worker.wake.set()
+
+    # --- one worker ----------------------------------------------------------------------------------------------
+    def _start(self, key: Key, worker: Worker) -> None:
+        worker.task = asyncio.create_task(self._work(key, worker), name=f"{key[0]} {key[1]}")
+        worker.task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        error = None if task.cancelled() else task.exception()
+        if error is not None and self._crash is not None and not self._crash.done():
+            self._crash.set_exception(error)
+
+    async def _work(self, key: Key, worker: Worker) -> None:
+        backoff, last = Backoff(), None
+        while True:
+            worker.wake.clear()
+            try:
+                plan, wait = self._look(key, worker)
+                if plan.done:
+                    del self._workers[key]
+                    self._wishes.pop(key, None)
+                    if key[0] == "borrower":
+                        self._places.pop(key[1], None)
+                    self._changed()
+                    return
+                await self._carry_out(key, plan, worker)
+                backoff.reset()
+            except Exception as error:
+                pause = backoff.delay()
+                log.warning("lease.failed", lease=key[1], role=key[0], error=describe(error), again_s=round(pause, 2))
+                await asyncio.sleep(pause)
+                continue
+            if plan.actions:
+                if plan.actions != last:
+                    last = plan.actions
+                    continue
+                wait = STUCK_S
+            last = plan.actions
+            try:
+                async with asyncio.timeout(wait):
+                    await worker.wake.wait()
+            except TimeoutError:
+                pass
+
+    async def _carry_out(self, key: Key, plan: Plan, worker: Worker) -> None:
+        for action in plan.actions:
+            log.debug("lease.do", lease=key[1], role=key[0], action=type(action).__name__)
+        if len(plan.actions) == 1:
+            await self._hands.do(plan.actions[0], worker.memory)
+            return
+        results = await asyncio.gather(
+            *(self._hands.do(action, worker.memory) for action in plan.actions), return_exceptions=True
+        )
+        failures = [result for result in results if isinstance(result, BaseException)]
+        if failures:
+            raise failures[0]
+
+    def _look(self, key: Key, worker: Worker) -> tuple[Plan, float | None]:
+        now, memory = self._now(), worker.memory
+        if isinstance(memory, lend.Memory):
+            view = self._view(key[1])
+            self._receive(view, memory, now)
+            began = memory.ending
+            plan = lend.plan(view, memory, now, self._terms)
+            if memory.ending is not began and memory.ending is not None:
+                log.info("lease.ending", lease=key[1], role=key[0], phase=memory.ending.phase, why=memory.ending.reason)
+            return plan, lend.seconds_left(view, memory, now, self._terms)
+        mirror = self._mirror_view(key[1])
+        plan = borrow.plan(mirror, memory, now, skew=self._terms.skew)
+        return plan, None if memory.reason else borrow.seconds_left(mirror, now, skew=self._terms.skew)
+
+    def _receive(self, view: lend.View, memory: lend.Memory, now: Now) -> None:
+        """Start the clock that nobody can set, when a token is first seen here."""
+        claims = record.claims_of(view.record) if view.record else None
+        fresh = view.wish.claims if view.wish else None
+        if claims is not None and memory.received != claims.generation:
+            again = memory.received is None and (fresh is None or fresh.generation == claims.generation)
+            memory.receipt = expiry.received(claims, now, again=again)
+            memory.received = claims.generation
+
+    def _view(self, lease: str) -> lend.View:
+        namespace, wish = holding.namespace_of(lease), self._wishes.get(("lender", lease))
+        raw = self._cache[DEVICE_LEASES].get(lease, namespace)
+        kept = record.read(raw) if raw is not None else None
+        claims = self._cache[RESOURCE_CLAIMS].within(namespace)
+        devices = wish.desired.lease.devices if wish is not None else ()
+        asking = wish is not None and wish.desired.want == "held"
+        unfree: dict[str, str] = {}
+        if asking and self._observer.settled:
+            for device in devices:
+                state = self._observer.state(device)
+                ours = state is not None and (state.claim or "").startswith(f"{namespace}/")
+                if not ours and (why := self._observer.unfree(device)) is not None:
+                    unfree[holding.ref(device)] = why
+        return lend.View(
+            lease=lease,
+            wish=wish,
+            heard=self._heard,
+            namespace=self._cache[NAMESPACES].get(namespace),
+            record=kept,
+            claims=claims,
+            pods=self._cache[PODS].within(namespace),
+            nodes={device.node: node for device in devices if device.node and (node := self._node(device.node))},
+            unfree=unfree,
+            pins=self._observer.pins(devices) if asking else {},
+            stale=self._fences.lower({holding.ref(device): device.fence for device in devices}) or "",
+            unreadable=raw is not None and kept is None,
+        )
+
+    def _node(self, name: str) -> Obj | None:
+        return self._cache[NODES].get(name)
+
+    def _mirror_view(self, lease: str) -> borrow.View:
+        wish = self._wishes.get(("borrower", lease))
+        namespace = self._places.get(lease) or (wish.desired.workload_namespace if wish else "")
+        raw = self._cache[DEVICE_LEASES].get(lease, namespace)
+        kept = record.read(raw) if raw is not None else None
+        claims = {
+            name: claim
+            for name, claim in self._cache[RESOURCE_CLAIMS].within(namespace).items()
+            if name.startswith(lease) and holding.lease_of(claim) == lease and _role_of(claim) == "borrower"
+        }
+        return borrow.View(
+            lease=lease,
+            wish=wish,
+            heard=self._heard,
+            namespace=namespace,
+            record=kept,
+            claims=claims,
+            unreadable=raw is not None and kept is None,
+        )
+
+    def _report(self, key: Key, worker: Worker) -> LeaseReport | None:
+        if worker.memory.said is not None:
+            return worker.memory.said
+        if key[0] == "lender":
+            return lend.standing(self._view(key[1]), self._terms)
+        return borrow.standing(self._mirror_view(key[1]))
+
+
+def _lender_lease(namespace: str) -> str | None:
+    return namespace.removeprefix(PREFIX) if namespace.startswith(PREFIX + "lse-") else None
+
+
+def _role_of(obj: Obj) -> str | None:
+    found = (obj["metadata"].get("labels") or {}).get(record.ROLE_LABEL)
+    return str(found) if found else None
