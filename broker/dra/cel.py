@@ -41,7 +41,7 @@ class Selector:
     runtime keeps some hundred bytes for every call of a function of ours, for ever.
     """
 
-    def __init__(self, expression: str, program: Any, *, lookups: frozenset[str] | None, lists: bool) -> None:
+    def __init__(self, expression: str, program: Any, *, lookups: frozenset[str], lists: bool) -> None:
         self.expression = expression
         self._program = program
         self._domains = lookups
@@ -70,11 +70,9 @@ class Selector:
             data = cel_values.variables(device, lists=self._lists)
         except Unreadable as error:
             return str(error)
-        missing = self._domains - data["@attributes"].keys() if self._domains else None
-        if missing or (self._domains and not self._domains <= data["@capacity"].keys()):
-            data = dict(data)
-            for name in cel_domains.MAPS.values():
-                data[name] = {domain: {} for domain in self._domains or ()} | data[name]
+        if self._domains:
+            named = {domain or device.driver for domain in self._domains}
+            data = data | {name: {key: {} for key in named} | data[name] for name in cel_domains.MAPS.values()}
         try:
             result = self._program.eval(data=data)
             kind, value = result.type().name(), result.value()

@@ -1,8 +1,8 @@
 """Domains in selectors: an unknown one looks like an empty map, yet is not there.
 
 ``device.attributes["x.example.com"]`` never fails in Kubernetes, while ``"x.example.com" in device.attributes`` tells
-the truth. So the nodes of an expression that look a domain up are found, to be pointed at maps in which every domain that
-the expression could name exists.
+the truth. So the nodes of an expression that look a domain up are found, to be pointed at maps in which every domain
+that the expression could name exists.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any
 from broker.dra import cel_ast
 
 MAPS = {"device.attributes": "@attributes", "device.capacity": "@capacity"}
+DRIVER = ""  # among domains: the driver's own, which may be looked up as device.driver
 _LOOKUPS = {"_[_]", "_[?_]", "_?._"}
 
 
@@ -44,7 +45,9 @@ def lookups(root: Any) -> tuple[frozenset[str], list[Any]]:
             plain.add(node.comprehension_expr.iter_range.id)
     moved = [node for node in found if node.id not in plain]
     indirect = any(node.id not in looked_up for node in moved)
-    return frozenset((constants if indirect else direct) - {""}), moved
+    if indirect:
+        return frozenset(constants | {DRIVER}), moved
+    return frozenset(direct), moved
 
 
 def _note_call(call: Any, looked_up: set[int], plain: set[int], direct: set[str]) -> None:
