@@ -26,12 +26,13 @@ from clusteragent.agent import Agent
 from clusteragent.fences import CONFIG_MAP
 from clusteragent.identity import MemoryKeeper
 from clusteragent.kube.interface import CONFIG_MAPS, LENDING_POLICIES, NAMESPACES, NODES, Obj
-from clusteragent.kube.sim import SimCluster, SimKube
+from clusteragent.kube.sim import Call, SimCluster, SimKube
 from clusteragent.settings import Settings
 from clusteragent.uplink import Unreachable
 from lendmesh import inventories
 
 NAMESPACE = "lendmesh-system"
+LEASE = "lse-0000000000000001"
 POLICY = {
     "rules": [
         {"name": "h100", "driver": "gpu.nvidia.com", "price": {"amount": "2.40"}, "keepBack": {"devices": 2}},
@@ -88,9 +89,7 @@ class FakeBroker:
     def uplink(self, cluster: str) -> "FakeUplink":
         return FakeUplink(self, cluster)
 
-    async def grant(
-        self, lender: str, borrower: str, count: int, *, lease: str = "lse-0000000000000001", fence: int = 1
-    ) -> LeaseBody:
+    async def grant(self, lender: str, borrower: str, count: int, *, lease: str = LEASE, fence: int = 1) -> LeaseBody:
         """Reserve the lender's first ``count`` offered devices."""
         advert = self.members[lender].advert
         assert advert is not None
@@ -165,12 +164,12 @@ class FakeBroker:
         for watcher in member.watchers:
             watcher.put_nowait(told)
 
-    def phase(self, cluster: str, lease: str = "lse-0000000000000001") -> str | None:
+    def phase(self, cluster: str, lease: str = LEASE) -> str | None:
         """The last word of a cluster about a lease."""
         said = [report for report in self.members[cluster].reports if report.lease == lease]
         return said[-1].phase if said else None
 
-    async def hears(self, cluster: str, phase: str, lease: str = "lse-0000000000000001") -> LeaseReport:
+    async def hears(self, cluster: str, phase: str, lease: str = LEASE) -> LeaseReport:
         """Wait until the cluster says so."""
         async with asyncio.timeout(10), self.news:
             await self.news.wait_for(lambda: self.phase(cluster, lease) == phase)
@@ -351,6 +350,35 @@ class Side:
     async def kill(self) -> None:
         if self.agent is not None:
             await self.agent.stop()
+            await self.kube.close()
+            self.kube = self.cluster.connect()
+
+    async def die_at(self, number: int, *, answered: bool) -> asyncio.Event:
+        """Kill the agent at its change number ``number`` (from 0): before it takes effect, or before it hears of it.
+
+        The event is set when it is dead.
+        """
+        dead, count = asyncio.Event(), 0
+
+        async def strike(call: Call) -> None:
+            nonlocal count
+            if call.verb in ("get", "list", "watch"):
+                return
+            count += 1
+            if count == number + 1:
+                killing.append(asyncio.create_task(die()))
+                await asyncio.Event().wait()
+
+        async def die() -> None:
+            await self.kill()
+            dead.set()
+
+        killing: list[asyncio.Task[None]] = []
+        if answered:
+            self.kube.faults.after = strike
+        else:
+            self.kube.faults.before = strike
+        return dead
 
     async def eventually(self, what: Callable[[], Awaitable[bool]]) -> None:
         """Wait until it is so; simulated clusters are quick, so it is asked often."""
@@ -367,4 +395,28 @@ def classes() -> list[tuple[Any, Obj]]:
     from clusteragent.kube.interface import DEVICE_CLASSES
 
     found = [(DEVICE_CLASSES, obj) for obj in inventories.device_classes()]
-    return found + [(DEVICE_CLASSES, {"metadata": {"name": f"lendmesh-{name}"}, "spec": {}}) for name in ("held", "remote")]
+    return found + [
+        (DEVICE_CLASSES, {"metadata": {"name": f"lendmesh-{name}"}, "spec": {}}) for name in ("held", "remote")
+    ]
+
+
+def claim_for(name: str) -> Obj:
+    """A claim of home work for any one GPU."""
+    exactly = {"deviceClassName": "gpu.nvidia.com", "allocationMode": "ExactCount", "count": 1}
+    return {
+        "metadata": {"name": name, "namespace": "default"},
+        "spec": {"devices": {"requests": [{"name": "gpu", "exactly": exactly}]}},
+    }
+
+
+def pod_with(name: str, *, node: str | None = None) -> Obj:
+    """A pod of home work that uses the claim of its name."""
+    spec: Obj = {
+        "containers": [{"name": "work", "image": "work", "resources": {"claims": [{"name": "gpu"}]}}],
+        "resourceClaims": [{"name": "gpu", "resourceClaimName": name}],
+    }
+    if node is not None:
+        term = {"matchFields": [{"key": "metadata.name", "operator": "In", "values": [node]}]}
+        required = {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [term]}}
+        spec["affinity"] = {"nodeAffinity": required}
+    return {"metadata": {"name": name, "namespace": "default"}, "spec": spec}

@@ -1,13 +1,26 @@
 """The agents' side of a lease, on two simulated clusters: held, lent, mirrored, and given back, whatever happens."""
 
+import asyncio
+import base64
 from collections.abc import AsyncIterator
 
 import pytest
+import yaml
 
-from clusteragent.kube.interface import DEVICE_LEASES, RESOURCE_CLAIMS, SECRETS
-from tests.agents import Clock, FakeBroker, Side
+from broker.wire.leases import LeaseBody
+from clusteragent.fences import CONFIG_MAP
+from clusteragent.kube.interface import (
+    CONFIG_MAPS,
+    DEVICE_LEASES,
+    NODES,
+    PODS,
+    RESOURCE_CLAIMS,
+    SECRETS,
+    Obj,
+)
+from tests.agents import LEASE, NAMESPACE, Clock, FakeBroker, Side, claim_for, pod_with
 
-LEASE = "lse-0000000000000001"
+HELD = f"lendmesh-{LEASE}"
 
 
 class World:
@@ -18,34 +31,290 @@ class World:
         self.broker = FakeBroker(self.clock)
         self.a, self.b = Side("a", self.broker), Side("b", self.broker)
 
+    async def begin(self) -> None:
+        await self.a.prepare()
+        await self.b.prepare(nodes=2)
+        for side in (self.a, self.b):
+            await side.start()
+            await side.ready()
+        await self.broker.sees("b", 14)
+
+    async def lend(self, count: int = 8) -> LeaseBody:
+        body = await self.broker.grant("b", "a", count)
+        await self.broker.hears("b", "held")
+        await self.broker.activate(body)
+        await self.broker.hears("b", "lent")
+        await self.broker.hears("a", "mirrored")
+        return body
+
+    async def nothing_left(self) -> None:
+        """Nothing of any lease is in either cluster, and everything is on offer again."""
+        for side in (self.a, self.b):
+            await side.eventually(lambda side=side: is_clean(side))
+        await self.broker.sees("b", 14)
+
 
 @pytest.fixture
 async def world() -> AsyncIterator[World]:
     made = World()
-    await made.a.prepare()
-    await made.b.prepare(nodes=2)
-    for side in (made.a, made.b):
-        await side.start()
-        await side.ready()
+    await made.begin()
     yield made
     for side in (made.a, made.b):
         await side.kill()
 
 
+async def is_clean(side: Side) -> bool:
+    kube = side.cluster.connect()
+    mine = [obj for kind in (RESOURCE_CLAIMS, PODS) for obj in await kube.list(kind) if not is_home(obj)]
+    mine += await kube.list(DEVICE_LEASES)
+    mine += [each for each in await kube.list(SECRETS) if LEASE in each["metadata"]["name"]]
+    return not mine and await side.namespaces() == set()
+
+
+def is_home(obj: Obj) -> bool:
+    return obj["metadata"]["name"].startswith("home")
+
+
+def given(claims: list[Obj]) -> list[str]:
+    """Every device that a claim has, once for each."""
+    results = [each for claim in claims for each in claim["status"].get("allocation", {}).get("devices", {})["results"]]
+    return [f"{each['driver']}/{each['pool']}/{each['device']}" for each in results]
+
+
 async def test_a_lease_is_held_lent_mirrored_and_given_back_without_a_trace(world: World) -> None:
-    await world.broker.sees("b", 14)
-    body = await world.broker.grant("b", "a", 8)
-    await world.broker.hears("b", "held")
-    await world.broker.activate(body)
-    await world.broker.hears("b", "lent")
-    await world.broker.hears("a", "mirrored")
+    body = await world.lend()
     await world.broker.end(body)
     await world.broker.hears("b", "released")
     await world.broker.hears("a", "gone")
-    await world.broker.sees("b", 14)
+    await world.nothing_left()
+
+
+async def test_the_hold_is_exactly_the_leased_devices_and_stays_without_its_pod(world: World) -> None:
+    body = await world.broker.grant("b", "a", 8)
+    await world.broker.hears("b", "held")
+    await world.b.eventually(lambda: no_pods(world.b))
+    claims = await world.b.cluster.connect().list(RESOURCE_CLAIMS, namespace=HELD)
+    assert sorted(given(claims)) == sorted(f"{each.driver}/{each.pool}/{each.name}" for each in body.devices)
+    reserved = [entry for claim in claims for entry in claim["status"]["reservedFor"]]
+    assert {(entry["apiGroup"], entry["resource"], entry["name"]) for entry in reserved} == {
+        ("lendmesh.dev", "deviceleases", LEASE)
+    }
+
+
+async def no_pods(side: Side) -> bool:
+    return await side.cluster.connect().list(PODS, namespace=HELD) == []
+
+
+async def test_the_lenders_own_pods_cannot_get_what_is_lent(world: World) -> None:
+    await world.lend()
+    kube = world.b.cluster.connect()
+    for number in range(10):
+        await kube.create(RESOURCE_CLAIMS, claim_for(f"home-{number}"))
+        await kube.create(PODS, pod_with(f"home-{number}"))
+    await world.b.eventually(lambda: pods_pending(world.b, 2))
+    claims = [claim for claim in await kube.list(RESOURCE_CLAIMS) if claim.get("status", {}).get("allocation")]
+    assert len(given(claims)) == len(set(given(claims))) == 16
+
+
+async def pods_pending(side: Side, count: int) -> bool:
+    pods = await side.cluster.connect().list(PODS, namespace="default")
+    return sum("nodeName" not in pod["spec"] for pod in pods) == count and len(pods) == 10
+
+
+async def test_forty_devices_of_five_nodes_are_one_lease_of_five_claims() -> None:
+    world = World()
+    await world.a.prepare()
+    await world.b.prepare(nodes=6)
     for side in (world.a, world.b):
-        kube = side.cluster.connect()
-        for kind in (RESOURCE_CLAIMS, DEVICE_LEASES):
-            assert await kube.list(kind) == []
-        assert [each for each in await kube.list(SECRETS) if LEASE in each["metadata"]["name"]] == []
+        await side.start()
+        await side.ready()
+    await world.broker.sees("b", 46)
+    await world.lend(40)
+    lender, borrower = (side.cluster.connect() for side in (world.b, world.a))
+    assert len(await lender.list(RESOURCE_CLAIMS, namespace=HELD)) == 5
+    mirrored = await borrower.list(RESOURCE_CLAIMS)
+    assert sorted(len(given([claim])) for claim in mirrored) == [8, 32]
+    for side in (world.a, world.b):
+        await side.kill()
+
+
+async def test_the_borrower_gets_a_kubeconfig_for_the_leases_namespace(world: World) -> None:
+    await world.lend()
+    secret = await world.a.cluster.connect().get(SECRETS, f"{LEASE}-kubeconfig", "default")
+    config = yaml.safe_load(base64.b64decode(secret["data"]["kubeconfig"]))
+    assert config["contexts"][0]["context"]["namespace"] == HELD
+    assert config["clusters"][0]["cluster"]["server"] == world.b.kube.server
+
+
+async def test_a_claim_of_the_borrower_carries_the_signed_lease(world: World) -> None:
+    await world.broker.grant("b", "a", 8)
+    body = world.broker.members["b"].desired[LEASE].lease
+    await world.broker.hears("b", "held")
+    token = await world.broker.activate(body)
+    await world.broker.hears("a", "mirrored")
+    [claim] = await world.a.cluster.connect().list(RESOURCE_CLAIMS)
+    assert claim["status"]["devices"][0]["data"]["token"] == token
+    assert {each["pool"] for each in claim["status"]["allocation"]["devices"]["results"]} == {"b"}
+
+
+async def test_both_sides_end_an_expired_lease_while_the_broker_is_dead(world: World) -> None:
+    await world.lend()
+    world.broker.down = True
+    world.clock.advance(world.broker.duration - 4)
+    for side in (world.a, world.b):
+        assert side.agent is not None
+        side.agent.look_again()
+    await world.a.eventually(lambda: is_clean(world.a))
+    assert await world.b.namespaces() == {HELD}, "the lender waits until exp + e"
+    world.clock.advance(10)
+    assert world.b.agent is not None
+    world.b.agent.look_again()
+    await world.b.eventually(lambda: is_clean(world.b))
+    world.broker.down = False
+    await world.broker.hears("b", "released")
+    await world.broker.hears("a", "gone")
+
+
+async def test_an_agent_that_starts_after_the_end_gives_back_though_the_broker_is_dead(world: World) -> None:
+    await world.lend()
+    for side in (world.a, world.b):
+        await side.kill()
+    world.broker.down = True
+    world.clock.advance(world.broker.duration + 6)
+    for side in (world.a, world.b):
+        await side.start()
+        await side.eventually(lambda side=side: is_clean(side))
+
+
+async def test_a_lender_whose_clock_was_put_back_ends_by_the_time_that_has_passed(world: World) -> None:
+    await world.lend()
+    world.broker.down = True
+    world.clock.monotonic_ahead += world.broker.duration + 6
+    assert world.b.agent is not None
+    world.b.agent.look_again()
+    await world.b.eventually(lambda: is_clean(world.b))
+
+
+async def test_a_device_that_local_work_took_first_is_a_conflict_and_everything_is_undone(world: World) -> None:
+    kube = world.b.cluster.connect()
+    world.b.kube.faults.latency_s = lambda call: 0.05 if call.kind == RESOURCE_CLAIMS and call.verb == "create" else 0
+    offer = world.broker.members["b"].advert
+    assert offer is not None
+    granted = asyncio.create_task(world.broker.grant("b", "a", 8))
+    await kube.create(RESOURCE_CLAIMS, claim_for("home-0"))
+    await kube.create(PODS, pod_with("home-0", node="b-node-0"))
+    body = await granted
+    report = await world.broker.hears("b", "conflict")
+    [taken] = given([await kube.get(RESOURCE_CLAIMS, "home-0", "default")])
+    assert list(report.devices) == [taken]
+    assert taken in {f"{each.driver}/{each.pool}/{each.name}" for each in body.devices}
+    await world.b.eventually(lambda: is_clean(world.b))
+
+
+async def test_a_hold_that_takes_too_long_is_undone_and_refused(world: World) -> None:
+    pressure = {"key": "node.kubernetes.io/disk-pressure", "effect": "NoSchedule"}
+    await world.b.cluster.connect().merge(NODES, "b-node-0", {"spec": {"taints": [pressure]}})
+    await world.broker.grant("b", "a", 8)
+    await world.b.eventually(lambda: holding(world.b))
+    world.clock.advance(61)
+    assert world.b.agent is not None
+    world.b.agent.look_again()
+    report = await world.broker.hears("b", "refused")
+    assert report.reason
+    await world.b.eventually(lambda: is_clean(world.b))
+
+
+async def holding(side: Side) -> bool:
+    return len(await side.cluster.connect().list(PODS, namespace=HELD)) == 1
+
+
+async def test_a_lease_with_an_older_fence_than_was_seen_is_refused(world: World) -> None:
+    body = await world.broker.grant("b", "a", 8, fence=11)
+    await world.broker.hears("b", "held")
+    fences = await world.b.cluster.connect().get(CONFIG_MAPS, CONFIG_MAP, NAMESPACE)
+    assert '"gpu.nvidia.com/b-node-0/gpu-7":18' in fences["data"]["fences"], "written before the hold is reported"
+    await world.broker.end(body)
+    await world.broker.hears("b", "released")
+    await world.nothing_left()
+    await world.b.kill()
+    await world.b.start()
+    await world.b.ready()
+    await world.broker.grant("b", "a", 8, lease="lse-0000000000000002", fence=10)
+    refused = await world.broker.hears("b", "refused", "lse-0000000000000002")
+    assert "older fence" in refused.reason
     assert await world.b.namespaces() == set()
+
+
+async def test_a_forged_lease_is_neither_lent_nor_mirrored(world: World) -> None:
+    body = await world.broker.grant("b", "a", 8)
+    await world.broker.hears("b", "held")
+    good = await world.broker.activate(body)
+    await world.broker.hears("a", "mirrored")
+    header, payload, signature = good.split(".")
+    forged = ".".join((header, payload, signature[:-4] + ("AAAA" if signature[-4:] != "AAAA" else "BBBB")))
+    await world.broker.lend(body, forged, generation=2)
+    for side in (world.a, world.b):
+        [kept] = await side.cluster.connect().list(DEVICE_LEASES)
+        assert kept["spec"]["token"] == good
+
+
+async def test_deleting_the_lease_object_in_the_borrowers_cluster_returns_the_lease(world: World) -> None:
+    await world.lend()
+    await world.a.cluster.connect().delete(DEVICE_LEASES, LEASE, namespace="default")
+    await world.broker.hears("b", "released")
+    assert world.broker.returned == [LEASE]
+    await world.nothing_left()
+
+
+async def test_the_first_word_of_a_connection_names_every_lease(world: World) -> None:
+    await world.lend()
+    for side in (world.a, world.b):
+        await side.kill()
+        await side.start()
+        await side.ready()
+        [said] = world.broker.members[side.name].resyncs[-1].leases
+        assert said.phase == ("mirrored" if side.name == "a" else "lent")
+    assert world.broker.members["b"].resyncs[-1].highest_fence == 8
+
+
+async def test_a_hold_that_the_broker_forgot_is_released(world: World) -> None:
+    await world.broker.grant("b", "a", 8)
+    await world.broker.hears("b", "held")
+    await world.b.kill()
+    del world.broker.members["b"].desired[LEASE]
+    await world.b.start()
+    await world.nothing_left()
+
+
+@pytest.mark.parametrize("answered", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize("change", range(19))
+async def test_a_lenders_agent_killed_at_any_change_finishes_the_job(world: World, change: int, answered: bool) -> None:
+    await complete(world, world.b, change, answered=answered)
+
+
+@pytest.mark.parametrize("answered", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize("change", range(8))
+async def test_a_borrowers_agent_killed_at_any_change_finishes_the_job(
+    world: World, change: int, answered: bool
+) -> None:
+    await complete(world, world.a, change, answered=answered)
+
+
+async def complete(world: World, victim: Side, change: int, *, answered: bool) -> None:
+    """A whole lease, while the victim's agent dies at one of its changes and another takes over."""
+    dead = await victim.die_at(change, answered=answered)
+
+    async def revive() -> None:
+        await dead.wait()
+        await victim.start()
+
+    reviving = asyncio.create_task(revive())
+    body = await world.lend()
+    claims = await world.b.cluster.connect().list(RESOURCE_CLAIMS, namespace=HELD)
+    assert len(given(claims)) == len(set(given(claims))) == 8
+    await world.broker.end(body)
+    await world.broker.hears("b", "released")
+    await world.broker.hears("a", "gone")
+    await world.nothing_left()
+    assert dead.is_set(), "the flow has fewer changes than this"
+    await reviving
