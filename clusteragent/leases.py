@@ -125,8 +125,9 @@ class Leases:
         for (role, lease), worker in self._workers.items():
             if role == "lender":
                 view = self._view(lease)
-                over = isinstance(worker.memory, lend.Memory) and worker.memory.ending and not view.anything
-                if view.body is not None and not over:
+                ending = isinstance(worker.memory, lend.Memory) and worker.memory.ending is not None
+                gone = ending or (view.wish is not None and view.wish.desired.want == "gone")
+                if view.body is not None and (view.anything or not gone):
                     found.update(holding.ref(device) for device in view.body.devices)
         return found
 
