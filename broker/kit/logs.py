@@ -1,45 +1,64 @@
-"""One way to log, for the broker and the agents: events are names with fields.
+"""One shape for every log line, ours and the libraries': a name and fields, JSON unless a terminal is watching.
 
-For people on a terminal it is coloured text, elsewhere one JSON object a line on standard output. What foreign
-libraries log through the standard library (aiohttp, asyncio, alembic) takes the same road and looks the same.
+Nothing secret gets through: values of fields that are named like secrets are masked, wherever they come from.
 """
+
+from __future__ import annotations
 
 import logging
 import sys
-from typing import Any, Literal
+from typing import Any, TextIO
 
 import structlog
+from structlog.typing import EventDict, Processor, WrappedLogger
 
-Format = Literal["auto", "json", "console"]
+_SECRET = ("token", "secret", "password", "authorization", "credential", "kubeconfig", "private", "jws", "cookie")
+MASK = "***"
 
 
-def configure(*, level: str = "info", form: Format = "auto") -> None:
-    """Set up logging for this process; ``level`` is a name such as ``info``."""
-    stream = sys.stdout
-    for_people = form == "console" or (form == "auto" and stream.isatty())
-    shared: list[Any] = [
+def configure(*, level: str = "INFO", json: bool | None = None, stream: TextIO | None = None) -> None:
+    """Once per process, first thing. ``json``: None means JSON unless ``stream`` (stderr) is a terminal."""
+    out = stream or sys.stderr
+    as_json = not out.isatty() if json is None else json
+    shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
-        structlog.stdlib.add_logger_name,
         structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
-        structlog.processors.StackInfoRenderer(),
+        structlog.stdlib.ExtraAdder(),
+        mask,
     ]
-    if not for_people:
-        shared.append(structlog.processors.dict_tracebacks)
-    last = structlog.dev.ConsoleRenderer() if for_people else structlog.processors.JSONRenderer(default=str)
     structlog.configure(
-        processors=[structlog.stdlib.filter_by_level, *shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        processors=[*shared[:-2], mask, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         logger_factory=structlog.stdlib.LoggerFactory(),
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=True,
     )
-    handler = logging.StreamHandler(stream)
+    last: list[Processor] = (
+        [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
+        if as_json
+        else [structlog.dev.ConsoleRenderer()]
+    )
+    handler = logging.StreamHandler(out)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, last],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last],
         )
     )
     root = logging.getLogger()
     root.handlers[:] = [handler]
-    root.setLevel(level.upper())
+    root.setLevel(level)
+
+
+def mask(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
+    """Fields named like secrets lose their values, nested ones too."""
+    return {key: _masked(key, value) for key, value in event.items()}
+
+
+def _masked(key: str, value: Any) -> Any:
+    if isinstance(value, str) and any(word in key.lower() for word in _SECRET):
+        return MASK
+    if isinstance(value, dict):
+        return {str(inner): _masked(str(inner), each) for inner, each in value.items()}
+    return value

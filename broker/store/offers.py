@@ -7,7 +7,7 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from sqlalchemy import bindparam, delete, insert, select, update
+from sqlalchemy import bindparam, delete, func, insert, select, update
 
 from broker.domain.offer import Offer
 from broker.store.tables import offers
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 _HEADS = select(offers.c.id, offers.c.revision).where(offers.c.withdrawn_at.is_(None))
 _BY_ID = select(offers).where(offers.c.id.in_(bindparam("ids", expanding=True)))
 _OF = select(offers).where(offers.c.cluster == bindparam("c"))
+_COUNTS = select(offers.c.cluster, func.count()).where(offers.c.withdrawn_at.is_(None)).group_by(offers.c.cluster)
 _ADD = insert(offers)
 _SAVE = (
     update(offers)
@@ -50,6 +51,10 @@ class Offers:
         for start in range(0, len(wanted), 500):
             found += [Offer(**row._mapping) for row in self._unit.ask(_BY_ID, {"ids": wanted[start : start + 500]})]
         return found
+
+    def counts(self) -> dict[str, int]:
+        """Offers that aren't withdrawn, per cluster."""
+        return {row[0]: row[1] for row in self._unit.ask(_COUNTS)}
 
     def of(self, cluster: str) -> list[Offer]:
         """Withdrawn ones too."""

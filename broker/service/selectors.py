@@ -1,0 +1,56 @@
+"""CEL selectors over what an offer says of its kind; the seam to the truth about devices."""
+
+from functools import lru_cache
+
+from broker.domain.errors import BadSelector
+from broker.dra import cel
+from broker.dra.model import DeviceView
+from broker.dra.normalise import read_view
+from broker.dra.reading import Malformed
+from broker.wire.devices import Kind
+
+
+def check(expression: str) -> None:
+    """``BadSelector`` with the compiler's own words for an expression that can't be evaluated."""
+    try:
+        cel.compile_selector(expression)
+    except cel.BadSelector as error:
+        raise BadSelector(
+            f"The selector doesn't compile: {str(error)[:600]}",
+            errors=[{"pointer": "/devices/selector", "detail": str(error)[:600]}],
+        ) from error
+
+
+def view(kind: Kind) -> DeviceView | None:
+    """What a selector sees of the devices of this kind; None when it can't be read (it matches nothing then)."""
+    try:
+        return read_view(driver=kind.driver, attributes=kind.attributes, capacity=kind.capacity)
+    except Malformed:
+        return None
+
+
+class Matcher:
+    """Which kinds satisfy a request's driver and selector; asked for each pair once."""
+
+    def __init__(self) -> None:
+        self._matches = lru_cache(maxsize=65_536)(self._evaluate)
+        self._views: dict[str, DeviceView | None] = {}
+
+    def learn(self, key: str, kind: Kind) -> None:
+        """``key`` stands for this kind from now on."""
+        if key not in self._views:
+            self._views[key] = view(kind)
+
+    def __call__(self, key: str, *, driver: str | None, selector: str | None) -> bool:
+        return self._matches(key, driver, selector)
+
+    def _evaluate(self, key: str, driver: str | None, selector: str | None) -> bool:
+        seen = self._views.get(key)
+        if seen is None or (driver is not None and driver != seen.driver):
+            return False
+        if selector is None:
+            return True
+        try:
+            return cel.compile_selector(selector).matches(seen)
+        except (cel.BadSelector, cel.SelectorError):
+            return False  # to kube-scheduler an error is no answer either

@@ -1,0 +1,98 @@
+"""From the wire's words to the domain's: what a capacity request and its burst policy together ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import lru_cache
+
+from broker.domain.placing import Limits, Want
+from broker.domain.request import Request
+from broker.wire.burst import BurstPolicySpec
+from broker.wire.requests import CapacityRequest, Tier, Where
+
+_CONFIDENTIAL = ("none", "prefer", "require")
+
+
+@lru_cache(maxsize=1_024)
+def policy_spec(text: str) -> BurstPolicySpec:
+    return BurstPolicySpec.model_validate_json(text)
+
+
+def budget_of(spec: BurstPolicySpec) -> int | None:
+    """µUSD per calendar month; None: no budget of its own."""
+    return None if spec.budget is None else spec.budget.amount
+
+
+def budget_id(cluster: str, policy: str) -> str:
+    return f"{cluster}/{policy}"
+
+
+def want(
+    request: Request, body: CapacityRequest, spec: BurstPolicySpec | None, *, matched: frozenset[str] | None
+) -> Want:
+    """The request as the placing sees it; where a burst policy pays, its limits hold beside the request's own."""
+    tiers = body.tiers or (spec.tiers if spec is not None else ())
+    limits = _limits(body.where, body.price_cap.micros if body.price_cap else None)
+    confidential = body.confidential
+    budget = None
+    if spec is not None:
+        limits = _both(limits, _limits(spec.where, None))
+        confidential = max(confidential, spec.confidential, key=_CONFIDENTIAL.index)
+        if request.policy is not None and spec.budget is not None:
+            budget = budget_id(request.cluster, request.policy)
+    return Want(
+        id=request.id,
+        tenant=request.tenant,
+        cluster=request.cluster,
+        devices=body.devices.count,
+        duration_s=body.duration,
+        created_at=request.created_at,
+        limits=limits,
+        tiers=tuple(_tier(tier) for tier in tiers),
+        total_cap_micros=body.total_cap.amount if body.total_cap else None,
+        confidential=confidential,
+        same_node=body.devices.same_node,
+        priority=body.priority,
+        matched=matched,
+        budget=budget,
+        excluded=request.excluded,
+    )
+
+
+def _tier(tier: Tier) -> Limits:
+    limits = _limits(tier.where, tier.price_cap.micros)
+    return Limits(
+        name=tier.name,
+        price_cap_micros=limits.price_cap_micros,
+        clusters=limits.clusters,
+        regions=limits.regions,
+        providers=limits.providers,
+    )
+
+
+def _limits(where: Where, cap: int | None) -> Limits:
+    return Limits(
+        price_cap_micros=cap,
+        clusters=_set(where.clusters),
+        regions=_set(where.regions),
+        providers=_set(where.providers),
+    )
+
+
+def _both(one: Limits, other: Limits) -> Limits:
+    return Limits(
+        price_cap_micros=one.price_cap_micros,
+        clusters=_meet(one.clusters, other.clusters),
+        regions=_meet(one.regions, other.regions),
+        providers=_meet(one.providers, other.providers),
+    )
+
+
+def _set(names: Iterable[str]) -> frozenset[str] | None:
+    return frozenset(names) or None
+
+
+def _meet(one: frozenset[str] | None, other: frozenset[str] | None) -> frozenset[str] | None:
+    if one is None or other is None:
+        return one if other is None else other
+    return one & other
