@@ -75,11 +75,6 @@ class Settings(BaseModel):
     watch_patience: Duration = 20
     """A watcher that doesn't read for this long is told so and cut off; it resumes where it was."""
 
-    # Who may do what
-    auth_cache: Duration = 5
-    """How long a credential that was found good is believed without asking the database; a revocation through
-    this replica counts at once, one through another replica after at most this time."""
-
     # The lease's times (design §5; the same on every member, since both agents apply them alone)
     skew: Duration = 5
     """e: a cluster whose clock is off by more gets no new leases. NTP keeps hosts within milliseconds; 5 s is

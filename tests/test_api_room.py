@@ -8,11 +8,10 @@ from io import BytesIO
 import pytest
 import structlog
 
-from broker.domain.errors import Overloaded, Refusal, Unauthenticated
+from broker.domain.errors import Overloaded, Refusal
 from broker.kit import strict_json
 from broker.service.answers import Change
 from broker.web import problems
-from broker.web.auth import Gate
 from broker.wire.access import Me
 from broker.wire.base import Problem
 from tests.web_room import Events, Shelf, bearer, room, streams_of
@@ -271,53 +270,6 @@ async def test_without_a_good_credential_nothing_is_said_but_how_to_show_one(aut
         assert answer.headers["WWW-Authenticate"] == 'Bearer realm="lendmesh"'
 
 
-async def test_a_good_credential_is_asked_for_once_until_something_is_revoked():
-    shelf = Shelf()
-    async with room(shelf) as (session, _):
-        for _ in range(3):
-            async with session.get("/v1/me", headers=READER) as answer:
-                assert answer.status == 200
-        assert shelf.asked == 1
-        async with session.delete("/v1/tokens/lmt-reader", headers=bearer("lmt_admin")) as answer:
-            assert answer.status == 200
-        async with session.get("/v1/me", headers=READER) as answer:
-            assert answer.status == 401
-
-
-async def test_a_credential_revoked_while_it_was_looked_up_is_not_remembered():
-    looking, answered = asyncio.Event(), asyncio.Event()
-
-    class Slow(Shelf):
-        async def authenticate(self, secret):
-            found = await super().authenticate(secret)
-            looking.set()
-            await answered.wait()
-            return found
-
-    slow = Slow()
-    gate = Gate(slow, remember_s=60, monotonic=lambda: 0.0)
-    first = asyncio.create_task(gate.known("Bearer lmt_reader"))
-    await looking.wait()
-    del slow.people["lmt_reader"]
-    gate.forget()
-    answered.set()
-    await first
-    with pytest.raises(Unauthenticated):
-        await gate.known("Bearer lmt_reader")
-
-
-async def test_a_credential_is_asked_for_again_after_a_while():
-    shelf, now = Shelf(), [0.0]
-    gate = Gate(shelf, remember_s=5, monotonic=lambda: now[0])
-    await gate.known("Bearer lmt_reader")
-    now[0] = 4.9
-    await gate.known("bearer lmt_reader")
-    assert shelf.asked == 1
-    now[0] = 5.0
-    await gate.known("Bearer lmt_reader")
-    assert shelf.asked == 2
-
-
 # --- the line in the log, and headers -----------------------------------------------------------------------
 
 
@@ -415,7 +367,7 @@ async def test_a_watch_from_nowhere_is_422(after):
 async def test_a_quiet_watch_is_kept_alive_and_its_credential_looked_at_again():
     shelf = Shelf()
     async with (
-        room(shelf, watch_heartbeat=0.01, auth_cache=0) as (session, _),
+        room(shelf, watch_heartbeat=0.01) as (session, _),
         session.get("/v1/leases/watch", headers=READER) as answer,
     ):
         events = Events(answer)

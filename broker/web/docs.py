@@ -13,6 +13,10 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter
+
+from broker.wire.base import Amount, Duration, Name
+
 STYLE = (Path(__file__).parent / "docs.css").read_text(encoding="utf-8")
 STYLE_HASH = "sha256-" + base64.b64encode(hashlib.sha256(STYLE.encode()).digest()).decode()
 
@@ -41,7 +45,8 @@ def page(document: dict[str, Any]) -> bytes:
             _operation(document, method, path, each) for method, path, each in operations if tag["name"] in each["tags"]
         ]
     parts.append("<h2 class=tag id=models>Models</h2>")
-    parts += [_model(name, schema) for name, schema in sorted(document["components"]["schemas"].items())]
+    models = document["components"]["schemas"]
+    parts += [_model(name, schema, models) for name, schema in sorted(models.items())]
     parts.append("<h2 class=tag id=problems>Problems</h2>")
     parts.append(_problems(document))
     parts.append("</main></div></html>")
@@ -63,6 +68,7 @@ def _contents(document: dict[str, Any], operations: list[tuple[str, str, dict[st
 
 
 def _operation(document: dict[str, Any], method: str, path: str, operation: dict[str, Any]) -> str:
+    models = document["components"]["schemas"]
     scope = "open" if not operation["security"] else operation.get("x-scope", "any credential")
     parts = [
         f"<article id='{operation['operationId']}'><h3><span class='method {method}'>{method.upper()}</span>",
@@ -84,7 +90,7 @@ def _operation(document: dict[str, Any], method: str, path: str, operation: dict
         if "$ref" in content["schema"]:
             name = content["schema"]["$ref"].rsplit("/", 1)[1]
             parts.append(f"<p>{_type(content['schema'])}</p>")
-            parts.append(_table(_fields(document["components"]["schemas"][name])))
+            parts.append(_table(_fields(models[name], models)))
         else:
             parts.append("<p>A JWS in compact form, as it is signed.</p>")
         if "example" in content:
@@ -124,19 +130,31 @@ def _answers(operation: dict[str, Any]) -> str:
     return f"<p class=answers>{''.join(parts)} <span>Problems: {' '.join(problems)}</span></p>"
 
 
-def _model(name: str, schema: dict[str, Any]) -> str:
+def _model(name: str, schema: dict[str, Any], models: dict[str, Any]) -> str:
     parts = [f"<article id='{_anchor('model ' + name)}'><h3><code>{escape(_shown(name))}</code></h3>"]
     parts.append(_prose(schema.get("description", "")))
     if "enum" in schema:
         parts.append("<p>" + " · ".join(f"<code>{escape(str(each))}</code>" for each in schema["enum"]) + "</p>")
     if "properties" in schema:
-        parts.append(_table(_fields(schema)))
+        parts.append(_table(_fields(schema, models)))
     return "\n".join([*parts, "</article>"])
 
 
-def _fields(schema: dict[str, Any]) -> list[str]:
+def _fields(schema: dict[str, Any], models: dict[str, Any]) -> list[str]:
     required = schema.get("required", [])
-    return [_row(name, each, required=name in required) for name, each in schema.get("properties", {}).items()]
+    rows = []
+    for name, each in schema.get("properties", {}).items():
+        model = models.get(_model_in(each) or "", {})
+        rows.append(_row(name, {"description": model.get("description", ""), **each}, required=name in required))
+    return rows
+
+
+def _model_in(schema: dict[str, Any]) -> str | None:
+    """The name of the model that a field is, or is a list of."""
+    for each in (schema, schema.get("items", {}), *schema.get("anyOf", [])):
+        if "$ref" in each:
+            return str(each["$ref"]).rsplit("/", 1)[1]
+    return None
 
 
 def _table(rows: list[str]) -> str:
@@ -151,6 +169,13 @@ def _row(name: str, schema: dict[str, Any], *, required: bool) -> str:
         f"<tr><td><code>{escape(name)}</code>{must}<td>{_type(schema)}"
         f"<td>{_inline(schema.get('description', ''))}{' ' if limits else ''}<span class=limits>{limits}</span></tr>"
     )
+
+
+_NAMED = {
+    TypeAdapter(Duration).json_schema()["pattern"]: "duration",
+    TypeAdapter(Amount).json_schema()["pattern"]: "amount in USD",
+    TypeAdapter(Name).json_schema()["pattern"]: "name (DNS label)",
+}
 
 
 def _type(schema: dict[str, Any]) -> str:
@@ -168,6 +193,8 @@ def _type(schema: dict[str, Any]) -> str:
         return f"list of {_type(schema.get('items', {}))}"
     if schema.get("type") == "object" and isinstance(schema.get("additionalProperties"), dict):
         return f"map of {_type(schema['additionalProperties'])}"
+    if schema.get("pattern") in _NAMED:
+        return _NAMED[schema["pattern"]]
     return escape(str(schema.get("format") or schema.get("type", "anything")))
 
 

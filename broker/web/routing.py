@@ -47,8 +47,8 @@ class Route:
     needs: str
     """A scope, ``ANYBODY`` or ``OPEN``."""
     status: int
-    forgets: bool
-    """It revokes something, so the gate must not believe what it remembers."""
+    revokes: bool
+    """It may end somebody's credential, so open watches look at theirs again."""
     body: type[Inbound] | type[Signed] | None
     query: type[Inbound] | None
     answer: type[BaseModel] | None
@@ -81,7 +81,7 @@ def route(
     needs: str,
     tag: str,
     status: int = 200,
-    forgets: bool = False,
+    revokes: bool = False,
 ) -> Route:
     """A route, with what the handler's signature says about it; ``TypeError`` for a signature we don't understand."""
     hints = get_type_hints(handler, include_extras=True)
@@ -102,7 +102,7 @@ def route(
         tag=tag,
         needs=needs,
         status=204 if returned is types.NoneType else status,
-        forgets=forgets,
+        revokes=revokes,
         body=body,
         query=query,
         answer=answer,
@@ -176,8 +176,7 @@ def serve(route: Route, settings: Settings) -> Callable[[web.Request], Awaitable
             return await server.streams.serve(request, changes, authorization=authorization)
         values |= await _values(request, route, limit=limit, timeout=settings.body_timeout)
         answer = await route.handler(call, **values)
-        if route.forgets:
-            server.gate.forget()
+        if route.revokes:
             server.streams.look_again()
         return _response(route, answer)
 

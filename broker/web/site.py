@@ -36,7 +36,7 @@ async def open_site(
     app: web.Application, *, broker: Broker, metrics: Metrics, settings: Settings
 ) -> AsyncIterator[None]:
     """Serve ``broker`` from now on; a step of ``cleanup_ctx``."""
-    gate = Gate(broker, remember_s=settings.auth_cache)
+    gate = Gate(broker)
     streams = Streams(gate, heartbeat_s=settings.watch_heartbeat, patience_s=settings.watch_patience)
     metrics.count_streams(lambda: len(streams))
     document = openapi.document()

@@ -11,8 +11,9 @@ the document: log in again, or list again because the log doesn't reach back so 
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import suppress
+from typing import Any
 
 import structlog
 from aiohttp import web
@@ -62,10 +63,12 @@ class Streams:
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "X-Accel-Buffering": "no"})
         nudge = asyncio.Event()
         self._nudges.add(nudge)
+        ahead = _Ahead(changes)
         try:
             await response.prepare(request)
+            await asyncio.sleep(0)  # the changes know where they start before the watcher hears that it watches
             await self._send(response, f"retry: {RETRY_MS}\n: watching\n\n".encode())
-            await self._carry(response, changes, nudge, authorization)
+            await self._carry(response, ahead, nudge, authorization)
         except ConnectionError:
             pass  # the watcher went; that is how most streams end
         except Exception as error:
@@ -74,29 +77,25 @@ class Streams:
             await self._last_words(request, response, error)
         finally:
             self._nudges.discard(nudge)
+            await ahead.close()
         return response
 
     async def _carry(
-        self,
-        response: web.StreamResponse,
-        changes: AsyncIterator[Change],
-        nudge: asyncio.Event,
-        authorization: str | None,
+        self, response: web.StreamResponse, ahead: "_Ahead", nudge: asyncio.Event, authorization: str | None
     ) -> None:
         """Changes, and heartbeats between them; ends with an exception, or with the changes."""
-        following = asyncio.ensure_future(anext(changes, None))
         nudged = asyncio.ensure_future(nudge.wait())
         try:
             while not self._closing:
-                await asyncio.wait({following, nudged}, timeout=self._heartbeat_s, return_when="FIRST_COMPLETED")
+                either: set[asyncio.Future[Any]] = {ahead.next, nudged}
+                await asyncio.wait(either, timeout=self._heartbeat_s, return_when=asyncio.FIRST_COMPLETED)
                 if nudged.done():
                     nudge.clear()
                     nudged = asyncio.ensure_future(nudge.wait())
                     await self._gate.known(authorization)
-                elif following.done():
-                    if (change := following.result()) is None:
+                elif ahead.next.done():
+                    if (change := ahead.take()) is None:
                         return
-                    following = asyncio.ensure_future(anext(changes, None))
                     await self._send(response, event(change.type, _json(change), revision=change.revision))
                 else:
                     await self._gate.known(authorization)
@@ -104,10 +103,6 @@ class Streams:
             raise ShuttingDown
         finally:
             nudged.cancel()
-            following.cancel()
-            await asyncio.gather(following, nudged, return_exceptions=True)
-            if hasattr(changes, "aclose"):
-                await changes.aclose()
 
     async def _send(self, response: web.StreamResponse, data: bytes) -> None:
         """Write, and wait until the watcher has room for more; ``TooSlowReader`` when that takes too long."""
@@ -131,6 +126,28 @@ class Streams:
             except TimeoutError:
                 if request.transport is not None:
                     request.transport.abort()
+
+
+class _Ahead:
+    """Changes, with the next one always asked for already."""
+
+    def __init__(self, changes: AsyncIterator[Change]) -> None:
+        self._changes = changes
+        self.next: asyncio.Future[Change | None] = asyncio.ensure_future(anext(changes, None))
+
+    def take(self) -> Change | None:
+        """The change that has come (None: there are no more); raises what the changes raised."""
+        change = self.next.result()
+        if change is not None:
+            self.next = asyncio.ensure_future(anext(self._changes, None))
+        return change
+
+    async def close(self) -> None:
+        """Ask no more."""
+        self.next.cancel()
+        await asyncio.gather(self.next, return_exceptions=True)
+        if isinstance(self._changes, AsyncGenerator):
+            await self._changes.aclose()
 
 
 def event(name: str, data: str, *, revision: int | None = None) -> bytes:

@@ -69,9 +69,9 @@ ROUTES = (
     route("GET", "/v1/me", get_me, needs=ANYBODY, tag=TAG),
     route("POST", "/v1/tokens", create_token, needs=ADMIN, tag=TAG, status=201),
     route("GET", "/v1/tokens", list_tokens, needs=ADMIN, tag=TAG),
-    route("DELETE", "/v1/tokens/{token}", revoke_token, needs=ADMIN, tag=TAG, forgets=True),
+    route("DELETE", "/v1/tokens/{token}", revoke_token, needs=ADMIN, tag=TAG, revokes=True),
     route("POST", "/v1/join-tokens", create_join_token, needs=ADMIN, tag=TAG, status=201),
     route("GET", "/v1/join-tokens", list_join_tokens, needs=ADMIN, tag=TAG),
     route("DELETE", "/v1/join-tokens/{token}", revoke_join_token, needs=ADMIN, tag=TAG),
-    route("POST", "/v1/join", join, needs=OPEN, tag=TAG, status=201, forgets=True),
+    route("POST", "/v1/join", join, needs=OPEN, tag=TAG, status=201, revokes=True),
 )

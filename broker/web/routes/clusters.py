@@ -27,5 +27,5 @@ async def remove_cluster(call: Call, *, cluster: str) -> ClusterView:
 ROUTES = (
     route("GET", "/v1/clusters", list_clusters, needs=READ, tag=TAG),
     route("GET", "/v1/clusters/{cluster}", get_cluster, needs=READ, tag=TAG),
-    route("DELETE", "/v1/clusters/{cluster}", remove_cluster, needs=ADMIN, tag=TAG, forgets=True),
+    route("DELETE", "/v1/clusters/{cluster}", remove_cluster, needs=ADMIN, tag=TAG, revokes=True),
 )

@@ -3,6 +3,7 @@
 from typing import Annotated
 
 from broker.domain.access import METRICS
+from broker.service.census import census
 from broker.web.call import OPEN, Call
 from broker.web.metrics import CONTENT_TYPE
 from broker.web.refusals import NotReady
@@ -54,7 +55,7 @@ async def get_docs(call: Call) -> Annotated[bytes, "text/html; charset=utf-8"]:
 
 async def scrape(call: Call) -> Annotated[bytes, CONTENT_TYPE]:
     """Metrics in Prometheus' text format."""
-    return call.shown.metrics.text()
+    return call.shown.metrics.text(await census(call.broker))
 
 
 ROUTES = (
