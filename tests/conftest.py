@@ -19,6 +19,7 @@ from tests.controlplane.cluster import CONTROL_PLANE, Cluster, keep_logs, start_
 from tests.controlplane.parts import DEFAULT_RELEASE, RELEASES, Parts
 from tests.controlplane.postgres import NoPostgres, Postgres
 from tests.controlplane.toolchain import CannotBuild
+from tests.world import database_url, here  # noqa: F401  (fixtures)
 
 PROGRAMS = (*CONTROL_PLANE, "kubectl", "kwok", "helm")
 

@@ -50,7 +50,7 @@ class Agents(Moves):
         def job(unit: Unit) -> Heard:
             known = self._heard_of(unit, cluster)
             if advert.sequence <= known.advert_sequence:
-                return self._heard(known, advert.sequence, applied=False, now=now)
+                return self._heard(known, known.advert_sequence, applied=False, now=now)
             after = self._seen(known, advert.sent_at, now)
             after = replace(
                 after,
@@ -76,7 +76,7 @@ class Agents(Moves):
         def job(unit: Unit) -> Heard:
             known = self._heard_of(unit, cluster)
             if report.sequence <= known.report_sequence:
-                return self._heard(known, report.sequence, applied=False, now=now)
+                return self._heard(known, known.report_sequence, applied=False, now=now)
             after = self._seen(known, report.sent_at, now)
             after = replace(
                 after,
