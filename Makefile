@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 ARGS   ?=
 
-.PHONY: help demo test lint bench lab controlplanes e2e openapi clean
+.PHONY: help demo test lint bench bench-inventory lab controlplanes e2e openapi clean
 
 help:            ## What you can say here
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /  make \1\t/' | expand -t 22
@@ -35,6 +35,9 @@ lint: $(BIN)/.installed-test       ## Style, types and import contracts
 
 bench: $(BIN)/.installed-test      ## Measure what README states, on this machine
 	@$(BIN)/python -m tests.bench $(ARGS)
+
+bench-inventory: $(BIN)/.installed-test ## Only the inventory at 10,000 devices; needs no cluster
+	@$(BIN)/python -m tests.bench inventory $(ARGS)
 
 lab: $(BIN)/.installed-test        ## Two real clusters with real nodes, a broker and both agents, to walk through by hand (as root)
 	@$(BIN)/python -m tests.lab $(ARGS)

@@ -34,6 +34,7 @@ OWN = "device.attributes['gpu.nvidia.com']"
         (f"{OWN}.driverVersion == semver('580.126.20')", True),
         (f"{OWN}.driverVersion.major() >= 570", True),
         ("semver('1.0.0-rc.2').isLessThan(semver('1.0.0-rc.10'))", True),
+        ("semver('1.0.0').isGreaterThan(semver('1.0.0-rc.1'))", True),
         ("semver('1.0.0+a') == semver('1.0.0+b')", True),
         ("semver('v1.2', true) == semver('1.2.0') && !isSemver('v1.2')", True),
         ("device.capacity['gpu.nvidia.com'].memory == quantity('81920Mi')", True),

@@ -174,6 +174,16 @@ def test_a_tpu_node_is_lent_whole_or_not_at_all():
     assert "accel2" in _states(held)["accel0"][1]
 
 
+def test_what_its_adapter_excludes_is_not_offered_and_says_why():
+    vfio = {"name": "gpu-vfio-0", "attributes": {**h100(0)["attributes"], "type": {"string": "vfio"}}}
+    inventory = _inventory(slice_of([h100(0), vfio]))
+    assert _free(inventory) == ["gpu-0"]
+    assert _states(inventory)["gpu-vfio-0"] == (
+        "unusable",
+        "the passthrough face of a GPU; the GPU is offered as itself",
+    )
+
+
 def test_a_gpu_is_taken_while_its_passthrough_face_is():
     faces = [h100(0), {"name": "gpu-vfio-0", "attributes": {**h100(0)["attributes"], "type": {"string": "vfio"}}}]
     inventory = _inventory(slice_of(faces), claims=[held_claim("gpu.nvidia.com/node-1/gpu-vfio-0")])

@@ -107,7 +107,7 @@ class Inventory:
 
     def devices(self) -> list[DeviceState]:
         """Every device, by driver, pool and name."""
-        self._settle()
+        self.settle()
         return [self._alone(state) for pool in sorted(self._states) for state in self._states[pool]]
 
     def free(self) -> list[DeviceState]:
@@ -115,13 +115,13 @@ class Inventory:
         return [state for state in self.devices() if state.state == FREE]
 
     def device(self, device: DeviceId) -> DeviceState | None:
-        self._settle()
+        self.settle()
         pool = self._states.get(PoolId(device.driver, device.pool), ())
         return next((self._alone(state) for state in pool if state.name == device.device), None)
 
     def problems(self) -> list[str]:
         """What could not be read or believed: objects and whole pools."""
-        self._settle()
+        self.settle()
         found = [f"{kind} {key}: {problem}" for (kind, key), problem in self._problems.items()]
         for pool_id, published in self._published.items():
             newest = published.newest
@@ -141,7 +141,7 @@ class Inventory:
         Raises:
             Malformed: a claim cannot be read.
         """
-        self._settle()
+        self.settle()
         facts = self._nodes.get(node)
         if facts is None:
             return Unsatisfiable((f"there is no node {node}",), error=True)
@@ -239,7 +239,13 @@ class Inventory:
             if rule.driver in ("", pool.driver) and rule.pool in ("", pool.pool):
                 self._touch(pool, publish=True)
 
-    def _settle(self) -> None:
+    def forget_judgements(self) -> None:
+        """Judge every pool again when next asked: what events do to some, for all."""
+        for pool in {*self._by_pool, *self._held}:
+            self._touch(pool, publish=True)
+
+    def settle(self) -> None:
+        """Judge the pools that events have touched; every answer does it first."""
         for pool_id in self._stale:
             slices = self._by_pool.get(pool_id)
             if slices and pool_id not in self._published:
