@@ -37,10 +37,12 @@ from clusteragent.kube.interface import (
     KubeError,
 )
 from clusteragent.leases import Leases
+from clusteragent.leaving import Leaving
 from clusteragent.loops import Backoff, describe, supervised
 from clusteragent.observe import Observer
 from clusteragent.policies import LendingPolicies
 from clusteragent.reporter import Reporter
+from clusteragent.requests import Requests
 from clusteragent.settings import Settings
 from clusteragent.uplink import Refused, Unreachable, Uplink
 
@@ -190,6 +192,16 @@ class Agent:
             working = [leases.run(), reporter.run(), self._converse(uplink, leases, reporter, advertiser)]
             if settings.lend:
                 working.append(advertiser.run())
+            if settings.borrow:
+                leaving = Leaving(kube=self.kube, cache=cache, uplink=uplink, clock=self._clock)
+                requests = Requests(
+                    cluster=settings.cluster,
+                    kube=self.kube,
+                    shelf=cache[CAPACITY_REQUESTS],
+                    uplink=uplink,
+                    changed=leaving.nudge,
+                )
+                working += [requests.run(), leaving.run()]
             await supervised(*working)
 
         await supervised(*loops, after_sync())

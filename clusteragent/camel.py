@@ -14,17 +14,18 @@ _OPAQUE = frozenset({"labels", "namespaceLabels", "podLabels"})
 
 def spec_of(model: type[Model], obj: Obj) -> Model:
     """The spec as ``model``; ``ValidationError`` when it isn't one."""
-    return model.model_validate(_snake(obj.get("spec", {})))
+    return model.model_validate(snake(obj.get("spec", {})))
 
 
-def _snake(value: Any) -> Any:
+def snake(value: Any) -> Any:
+    """A JSON value with the keys of messages instead of those of objects."""
     if isinstance(value, dict):
         return {
             re.sub(r"(?<=[a-z0-9])([A-Z])", lambda letter: "_" + letter[1].lower(), key): (
-                inner if key in _OPAQUE else _snake(inner)
+                inner if key in _OPAQUE else snake(inner)
             )
             for key, inner in value.items()
         }
     if isinstance(value, list):
-        return tuple(_snake(inner) for inner in value)
+        return tuple(snake(inner) for inner in value)
     return value

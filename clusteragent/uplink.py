@@ -24,10 +24,11 @@ from broker.kit import pins
 from broker.wire.agents import BurstPolicyReport, BurstPolicyStatuses, Desired, Heard, Join, Joined
 from broker.wire.base import Problem
 from broker.wire.leases import DesiredLease
-from broker.wire.requests import CapacityRequest, RequestView
+from broker.wire.requests import CapacityRequest, RequestState, RequestView
 
 Model = TypeVar("Model", bound=BaseModel)
 JOSE = "application/jose"
+UNFINISHED = (RequestState.OPEN, RequestState.PLACED, RequestState.ACTIVE)
 SILENCE_S = 40
 """A stream that says nothing for so long, not even a comment, is dead."""
 MAX_LINE = 8 * 1024 * 1024
@@ -81,12 +82,12 @@ class Uplink(Protocol):
 
     async def request(self, request_id: str) -> RequestView: ...
 
-    async def requests(self) -> list[RequestView]:
-        """This cluster's requests that have not ended."""
+    async def requests(self) -> tuple[list[RequestView], int]:
+        """This cluster's requests that have not ended, and the revision to watch from."""
         ...
 
-    def request_changes(self) -> AsyncIterator[RequestView]:
-        """Requests as they change, from now on; ends like ``desired_changes``."""
+    def request_changes(self, after: int) -> AsyncIterator[RequestView]:
+        """Requests as they change; ends like ``desired_changes``."""
         ...
 
     async def cancel(self, request_id: str) -> None:
@@ -143,18 +144,22 @@ class HttpUplink:
     async def request(self, request_id: str) -> RequestView:
         return RequestView.model_validate(await self._call("GET", f"/v1/requests/{quote(request_id, safe='')}"))
 
-    async def requests(self) -> list[RequestView]:
+    async def requests(self) -> tuple[list[RequestView], int]:
         found: list[RequestView] = []
-        query = {"limit": "200"}
-        while True:
-            page = await self._call("GET", "/v1/requests", query=query)
-            found += [RequestView.model_validate(item) for item in page["items"]]
-            if not page.get("cursor"):
-                return [view for view in found if view.state in ("Open", "Placed", "Active")]
-            query["cursor"] = page["cursor"]
+        revision: int | None = None
+        for state in UNFINISHED:
+            query = {"limit": "200", "state": state.value}
+            while True:
+                page = await self._call("GET", "/v1/requests", query=query)
+                found += [RequestView.model_validate(item) for item in page["items"]]
+                revision = page.get("revision") if revision is None else revision
+                if not page.get("cursor"):
+                    break
+                query["cursor"] = page["cursor"]
+        return found, revision or 0
 
-    async def request_changes(self) -> AsyncIterator[RequestView]:
-        async for change in self._stream(RequestView, "/v1/requests/watch"):
+    async def request_changes(self, after: int) -> AsyncIterator[RequestView]:
+        async for change in self._stream(RequestView, "/v1/requests/watch", after=after):
             yield change
 
     async def cancel(self, request_id: str) -> None:

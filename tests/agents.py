@@ -272,10 +272,10 @@ class FakeUplink:
     async def request(self, request_id: str) -> RequestView:
         raise NotImplementedError
 
-    async def requests(self) -> list[RequestView]:
-        return []
+    async def requests(self) -> tuple[list[RequestView], int]:
+        return [], 0
 
-    async def request_changes(self) -> AsyncIterator[RequestView]:
+    async def request_changes(self, after: int) -> AsyncIterator[RequestView]:
         await asyncio.Event().wait()
         yield
 

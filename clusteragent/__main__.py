@@ -1,0 +1,69 @@
+"""The agent as a process: settings from the environment, one cluster, until it is told to end.
+
+``python -m clusteragent`` is what the image runs. It ends with 0 when it was asked to (SIGTERM, SIGINT), with 1 when it
+died, and with 2 when its settings make no sense.
+"""
+
+import asyncio
+import os
+import signal
+import sys
+
+import structlog
+from pydantic import ValidationError
+
+from clusteragent.agent import Agent
+from clusteragent.kube.real import NoWayIn, RealKube
+from clusteragent.settings import PREFIX, Settings
+
+log = structlog.get_logger("agent")
+
+
+async def serve(settings: Settings) -> None:
+    """Run one agent until SIGTERM or SIGINT; raises what killed it, or ``NoWayIn``."""
+    kube = await connect(settings)
+    try:
+        agent = asyncio.create_task(Agent(settings, kube).run())
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, agent.cancel)
+        try:
+            await agent
+        except asyncio.CancelledError:
+            log.info("agent.ended", cluster=settings.cluster)
+    finally:
+        await kube.close()
+
+
+async def connect(settings: Settings) -> RealKube:
+    """The cluster: by kubeconfig where one is set, else the one this process runs in."""
+    if settings.kubeconfig is not None:
+        return await RealKube.from_kubeconfig(settings.kubeconfig, context=settings.context)
+    return await RealKube.in_cluster()
+
+
+def main() -> int:
+    try:
+        settings = Settings.from_env(os.environ)
+    except ValidationError as error:
+        for mistake in error.errors():
+            name = PREFIX + "_".join(str(part).upper() for part in mistake["loc"])
+            print(f"{name}: {mistake['msg']}", file=sys.stderr)
+        return 2
+    structlog.configure(processors=[
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.format_exc_info,
+        structlog.processors.JSONRenderer() if not sys.stderr.isatty() else structlog.dev.ConsoleRenderer(),
+    ], wrapper_class=structlog.make_filtering_bound_logger("info"))  # fmt: skip
+    try:
+        asyncio.run(serve(settings))
+    except NoWayIn as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
