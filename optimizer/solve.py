@@ -21,7 +21,7 @@ from optimizer.goals import Line
 from optimizer.greedy import Plan, plans, topped_up
 from optimizer.ledger import bind
 from optimizer.pairs import Pairs, compile_pairs
-from optimizer.problem import OutOfRange, Problem
+from optimizer.problem import Ask, Group, OutOfRange, Problem
 from optimizer.reasons import placed, refused
 from optimizer.solution import Goal, Solution, Status
 
@@ -59,8 +59,11 @@ def solve(
         raise OutOfRange(f"The time limit is {time_limit_s!r} s; it must be above 0 and below a day.")
     began = stopwatch()
 
+    # Reasons take time too, about so much of it; a plan nobody can explain in time is late.
+    reserve = min(time_limit_s / 3, len(problem.asks) * (2e-4 + len(problem.groups) * 5e-7))
+
     def left() -> float:
-        return time_limit_s - (stopwatch() - began)
+        return time_limit_s - reserve - (stopwatch() - began)
 
     pairs = compile_pairs(problem)
     lines = goals.goals(pairs)
@@ -95,6 +98,12 @@ def solve(
             "solver work": search.work,
         },
     )
+
+
+def warm() -> None:
+    """Load the solver now (a quarter of a second) rather than within somebody's first request."""
+    one = Group(id="g", cluster="c", kind="", price_micros=0, count=1)
+    solve(Problem(groups=(one,), asks=(Ask(id="a", tenant="t", devices=1, duration_s=1),)), time_limit_s=60)
 
 
 def _first_answer(pairs: Pairs, lines: tuple[Line, ...], left: Callable[[], float]) -> tuple[Plan, str]:
