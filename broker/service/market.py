@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -18,7 +18,7 @@ from broker.domain.offer import Offer
 from broker.domain.placing import Lot, Shelf
 from broker.service.selectors import Matcher
 from broker.store.unit import Unit
-from broker.wire.devices import Kind
+from broker.wire.devices import Kind, OfferedDevice
 from broker.wire.offers import AdvertisedOffer
 
 
@@ -29,6 +29,8 @@ class Shown:
     row: Offer
     offer: AdvertisedOffer
     lot: Lot
+    devices: Mapping[str, OfferedDevice]
+    """Reference → device: one of thousands must not cost a look at all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +93,8 @@ class Market:
         offer = AdvertisedOffer.model_validate_json(row.body)
         key = kind_key(offer.kind)
         self.matcher.learn(key, offer.kind)
-        return Shown(row, offer, lot_of(row.id, offer, cluster, key))
+        devices = {device.ref(cluster.name): device for device in offer.devices}
+        return Shown(row, offer, lot_of(row.id, offer, cluster, key), devices)
 
 
 def kind_key(kind: Kind) -> str:
