@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+
 from broker.kit import jose
 from broker.wire.leases import Ending, LeaseState
 from broker.wire.requests import RequestState, Step

@@ -64,14 +64,14 @@ class Round:
 class Placing(Moves):
     async def place(self) -> Round:
         """One round over all open requests."""
-        opened, snapshot, policies, spent = await self.store.read(self._look)
+        opened, snapshot, policies, spent = await self.store.read(self.look)
         if not opened:
             return Round()
         self.solving = {request.id for request in opened}
         try:
-            plan = await asyncio.to_thread(self._plan, opened, snapshot, policies, spent)
-            grants, others = await asyncio.to_thread(self._sort, opened, plan, snapshot)
-            done = await self.store.write(lambda unit: self._commit(unit, grants, others, snapshot, policies))
+            plan = await asyncio.to_thread(self.plan, opened, snapshot, policies, spent)
+            grants, others = await asyncio.to_thread(self.sort_out, opened, plan, snapshot)
+            done = await self.store.write(lambda unit: self.commit(unit, grants, others, snapshot, policies))
         finally:
             self.solving = set()
         done.open, done.solver = len(opened), reasons.solver(plan)
@@ -80,7 +80,8 @@ class Placing(Moves):
 
     # --- look and think --------------------------------------------------------------------------------------------
 
-    def _look(self, unit: Unit) -> tuple[list[Request], Snapshot, dict[tuple[str, str], Policy], dict[str, int]]:
+    def look(self, unit: Unit) -> tuple[list[Request], Snapshot, dict[tuple[str, str], Policy], dict[str, int]]:
+        """All open requests, the market, the burst policies, and what these have spent this month."""
         opened = unit.requests.open()
         if not opened:
             return [], Snapshot(self.now(), {}, {}, set()), {}, {}
@@ -90,13 +91,14 @@ class Placing(Moves):
         month = month_of(self.now())
         return {budget_id(*key): spent for key, spent in unit.leases.spent_by_policy(month).items()}
 
-    def _plan(
+    def plan(
         self,
         opened: Sequence[Request],
         snapshot: Snapshot,
         policies: Mapping[tuple[str, str], Policy],
         spent: Mapping[str, int],
     ) -> Plan:
+        """Think: nothing here touches the store."""
         stock = placing.shelves(snapshot.lots(), snapshot.taken)
         lots = [shelf.lot for shelf in stock.values()]
         wants: list[Want] = []
@@ -118,7 +120,7 @@ class Placing(Moves):
         cluster = snapshot.clusters.get(request.cluster)
         return cluster is not None and cluster.revoked_at is None and cluster.clock_safe
 
-    def _sort(
+    def sort_out(
         self, opened: Iterable[Request], plan: Plan, snapshot: Snapshot
     ) -> tuple[list[Grant], list[tuple[Request, Request]]]:
         """Who gets what, and what becomes of the others."""
@@ -154,7 +156,7 @@ class Placing(Moves):
 
     # --- commit ----------------------------------------------------------------------------------------------------
 
-    def _commit(
+    def commit(
         self,
         unit: Unit,
         grants: Sequence[Grant],
@@ -162,6 +164,7 @@ class Placing(Moves):
         snapshot: Snapshot,
         policies: Mapping[tuple[str, str], Policy],
     ) -> Round:
+        """Write what was decided, as far as it still holds."""
         done = Round()
         try:
             with unit.attempt():
@@ -216,8 +219,7 @@ class Placing(Moves):
         shown = snapshot.shown[choice.lot.id]
         body = views.capacity_request(request.body)
         lease_id = self.ids("lse")
-        refs = set(choice.refs)
-        devices = [device for device in shown.offer.devices if device.ref(choice.lot.cluster) in refs]
+        devices = [shown.devices[ref] for ref in choice.refs]
         contract = LeaseBody.model_construct(
             id=lease_id,
             request=request.id,

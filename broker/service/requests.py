@@ -61,7 +61,7 @@ class Requests(Placing):
             )
         )
         request = replace(request, id=self.ids("quo"))
-        plan = await asyncio.to_thread(self._plan, [request], snapshot, policies, spent)
+        plan = await asyncio.to_thread(self.plan, [request], snapshot, policies, spent)
         if plan.choices:
             placement = self._placement(plan.choices[0], plan, snapshot)
             answer = replace(request, state=RequestState.PLACED, placement=placement)
