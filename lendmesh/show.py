@@ -77,7 +77,9 @@ def when(time: datetime | None, *, now: datetime | None = None) -> str:
         return "–"
     seconds = int((time - (now or datetime.now(UTC))).total_seconds())
     far = format_duration(abs(seconds) if abs(seconds) < 3_600 else abs(seconds) // 60 * 60)
-    return f"in {far}" if seconds >= 0 else f"{far} ago"
+    if seconds == 0:
+        return "now"
+    return f"in {far}" if seconds > 0 else f"{far} ago"
 
 
 def plain_table(title: str | None, *columns: str, right: Iterable[str] = ()) -> Table:

@@ -243,7 +243,7 @@ def _running(verbs: Any) -> None:
     demo.add_argument(
         "--kubeconfig", action="append", default=[], metavar="FILE", help="a real cluster; repeat it, borrower first"
     )
-    demo.add_argument("--port", type=int, default=8443, help="the broker's port (8443; 0: any)")
+    demo.add_argument("--port", type=int, default=0, help="the broker's port (any free one)")
 
     broker = verbs.add_parser("broker", help="run a broker: serve, migrate, openapi")
     broker.set_defaults(group=broker)

@@ -80,7 +80,7 @@ async def follow(broker: Client, view: RequestView, out: Console) -> RequestView
     async for _, current in broker.watch(RequestView, "/v1/requests/watch", after=view.revision):
         if current.id != view.id:
             continue
-        if current.message and current.message != view.message:
+        if current.message and current.message != view.message and not current.reasons:
             out.print(f"  [dim]{current.id}[/]  {current.message}")
         view = current
         say(view)
@@ -108,7 +108,7 @@ def _next_words(view: RequestView, out: Console) -> None:
     if view.state is RequestState.ACTIVE:
         out.print(f"\nYours until you return it: [bold]lendmesh lease show {view.lease}[/]")
         out.print(f"Reach it with:             [bold]lendmesh lease kubeconfig {view.lease} > lease.kubeconfig[/]")
-    elif view.message:
+    elif view.message and not view.reasons:
         out.print(view.message)
 
 

@@ -1,13 +1,16 @@
 """Running the parts: ``broker serve | migrate | openapi`` and ``agent run``."""
 
 import argparse
-import json
 import os
+from typing import TYPE_CHECKING
 
 from lendmesh.cli import MISUSED, OK, Failed
 
+if TYPE_CHECKING:
+    from broker.settings import Settings
 
-def _settings(arguments: argparse.Namespace) -> "object":
+
+def _settings(arguments: argparse.Namespace) -> "Settings":
     from broker.settings import BadSettings, read_settings
 
     given = {
@@ -24,21 +27,21 @@ def _settings(arguments: argparse.Namespace) -> "object":
 
 
 def serve(arguments: argparse.Namespace) -> int:
-    from broker.__main__ import serve as run
+    from broker.__main__ import run
 
-    return run(_settings(arguments))
+    return run("serve", _settings(arguments))
 
 
 def migrate(arguments: argparse.Namespace) -> int:
-    from broker.__main__ import migrate as run
+    from broker.__main__ import run
 
-    return run(_settings(arguments))
+    return run("migrate", _settings(arguments))
 
 
 async def agent(arguments: argparse.Namespace) -> int:
-    from clusteragent.__main__ import serve
     from pydantic import ValidationError
 
+    from clusteragent.__main__ import serve
     from clusteragent.settings import PREFIX, Settings
 
     options = {
@@ -61,7 +64,6 @@ async def agent(arguments: argparse.Namespace) -> int:
 
 
 def openapi(arguments: argparse.Namespace) -> int:
-    from broker.web.openapi import document
+    from broker.__main__ import main
 
-    print(json.dumps(document(), indent=2, ensure_ascii=False))
-    return OK
+    return main(["openapi"])

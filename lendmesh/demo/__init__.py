@@ -12,6 +12,7 @@ from contextlib import suppress
 
 from rich.console import Console
 
+from broker.kit import logs
 from lendmesh import show
 from lendmesh.cli import OK, Failed
 from lendmesh.demo.clusters import lending_policy, members, simulate
@@ -23,6 +24,7 @@ from lendmesh.demo.wishes import simulated
 async def command(arguments: argparse.Namespace) -> int:
     """The verb."""
     out = show.console()
+    logs.configure(level="ERROR")
     try:
         if arguments.kubeconfig:
             from lendmesh.demo.real import tour_of_real_clusters

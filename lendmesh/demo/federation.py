@@ -66,7 +66,7 @@ async def running(
     try:
         async with AsyncExitStack() as stack:
             settings = BrokerSettings(
-                data_dir=directory / "broker", port=port, skew=SKEW_S, quarantine=1, log_level="error"
+                data_dir=directory / "broker", port=port, skew=f"{SKEW_S}s", quarantine="1s", log_level="error"
             )
             broker = await stack.enter_async_context(broker_app.running(settings))
             token = directory / "broker" / broker_app.ADMIN_TOKEN
