@@ -5,7 +5,8 @@ This is what an offer is made of. It is the allocator's judgement of one device,
 
 from __future__ import annotations
 
-from broker.dra import capacity, cel, taints
+from broker.dra import capacity, taints
+from broker.dra.cel_values import unreadable
 from broker.dra.counters import Ledger
 from broker.dra.model import Allocated, Device, DeviceId, Features
 from broker.dra.pools import READY, NodePool, Pool
@@ -25,9 +26,9 @@ def obstacle(
     shared = device.shareable and features.consumable_capacity
     if device.binding_conditions and not features.binding_conditions:
         return UNUSABLE, "has binding conditions, which are off"
-    unreadable = cel.unreadable(device.view, lists=features.list_attributes)
-    if unreadable:
-        return UNUSABLE, f"no selector can be evaluated on it: {unreadable}"
+    problem = unreadable(device.view, lists=features.list_attributes)
+    if problem:
+        return UNUSABLE, f"no selector can be evaluated on it: {problem}"
     if features.device_taints:
         taint = taints.untolerated(device.taints, ())
         if taint is not None:

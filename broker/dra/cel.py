@@ -124,15 +124,6 @@ def compile_selector(expression: str, *, lists: bool = False) -> Selector:
     return Selector(expression, program, lookups=lookups, lists=lists)
 
 
-def unreadable(device: DeviceView, *, lists: bool = False) -> str:
-    """Why no selector at all can be evaluated on a device (an attribute of an unknown kind); empty when all is well."""
-    try:
-        cel_values.variables(device, lists=lists)
-    except Unreadable as error:
-        return str(error)
-    return ""
-
-
 def _refuse_our_messages(root: Any) -> None:
     """Quantities and versions are opaque in Kubernetes: no fields to read, no literals to write."""
     for node in cel_ast.walk(root):

@@ -49,6 +49,17 @@ def variables(device: DeviceView, *, lists: bool) -> dict[str, Any]:
     return made
 
 
+def unreadable(device: DeviceView, *, lists: bool = False) -> str:
+    """Why no selector at all can be evaluated on a device (an attribute of an unknown kind); empty when all is well."""
+    for name, value in device.attributes.items():
+        if not isinstance(value, str | bool):
+            try:
+                _cel_value(value, lists=lists)
+            except ValueError as error:
+                return f"attribute {name}: {error}"
+    return ""
+
+
 def _convert(device: DeviceView, *, lists: bool) -> dict[str, Any] | Unreadable:
     attributes: dict[str, dict[str, Any]] = {}
     capacity: dict[str, dict[str, Any]] = {}

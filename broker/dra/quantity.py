@@ -98,6 +98,7 @@ def _scaled(number: int, power: int) -> int:
     return min(-(-number // divisor), _LARGEST)
 
 
+@lru_cache(maxsize=4096)
 def _format(nanos: int) -> str:
     if nanos % _NANO:
         for suffix, power in (("m", 6), ("u", 3), ("n", 0)):

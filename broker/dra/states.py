@@ -12,7 +12,7 @@ from typing import Any
 
 from broker.dra import pools as pooling
 from broker.dra.adapters import identify, plugin_resources
-from broker.dra.adapters.identity import Identity, raw, raw_capacity
+from broker.dra.adapters.identity import Identity, raw_attributes, raw_capacity
 from broker.dra.allocator import taken_by
 from broker.dra.availability import ALLOCATED, UNUSABLE, obstacle
 from broker.dra.counters import Ledger
@@ -162,8 +162,8 @@ class _Judge:
             state=state,
             reason=reason,
             claim=names[0] if names else None,
-            attributes=_raw_attributes(device),
-            capacity=_raw_capacity(device),
+            attributes=raw_attributes(device),
+            capacity=raw_capacity(device),
             identity=identity,
             declared=facts.declared if facts is not None else Declared(),
         )
@@ -274,14 +274,3 @@ def _identity(device: Device) -> Identity:
     if made is None:
         made = device.cache["identity"] = identify(device)
     return made
-
-
-def _raw_attributes(device: Device) -> dict[str, dict[str, Any]]:
-    made: dict[str, dict[str, Any]] | None = device.cache.get("raw")
-    if made is None:
-        made = device.cache["raw"] = {name: raw(value) for name, value in device.attributes.items()}
-    return made
-
-
-def _raw_capacity(device: Device) -> dict[str, dict[str, Any]]:
-    return {name: raw_capacity(value) for name, value in device.capacity.items()}

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from broker.dra.model import AttributeValue, Capacity, Device, Version
+from broker.dra.model import AttributeValue, Device, Version
 
 STANDARD = "resource.kubernetes.io"
 # Attributes that tell one device from the next of its kind; a kind is what is left without them.
@@ -72,8 +73,8 @@ def build(
     without any value left the device cannot be pinned and is excluded.
     """
     pin = _pin(device.id.driver, pins)
-    attributes = {name: raw(value) for name, value in device.attributes.items() if short(name) not in _OWN_NAMES}
-    capacity = {name: raw_capacity(value) for name, value in device.capacity.items()}
+    attributes = {name: value for name, value in raw_attributes(device).items() if short(name) not in _OWN_NAMES}
+    capacity = raw_capacity(device)
     amount = device.capacity.get(memory)
     if not excluded and pin is None:
         excluded = "nothing it publishes tells it from its neighbours, so it cannot be held by itself"
@@ -124,10 +125,23 @@ def raw(value: AttributeValue) -> dict[str, Any]:
     return {f"{kind}s": plain} if isinstance(value, tuple) else {kind: plain[0]}
 
 
-def raw_capacity(capacity: Capacity) -> dict[str, Any]:
-    return {"value": str(capacity.value)}
+def raw_attributes(device: Device) -> dict[str, dict[str, Any]]:
+    """All attributes as Kubernetes writes them; made once and kept with the device."""
+    made: dict[str, dict[str, Any]] | None = device.cache.get("raw")
+    if made is None:
+        made = device.cache["raw"] = {name: raw(value) for name, value in device.attributes.items()}
+    return made
 
 
+def raw_capacity(device: Device) -> dict[str, dict[str, Any]]:
+    """All capacities as Kubernetes writes them; made once and kept with the device."""
+    made: dict[str, dict[str, Any]] | None = device.cache.get("raw-capacity")
+    if made is None:
+        made = device.cache["raw-capacity"] = {k: {"value": str(one.value)} for k, one in device.capacity.items()}
+    return made
+
+
+_UNSAFE = re.compile(r"[^-A-Za-z0-9_.:/ +,@()\[\]]")
 _KINDS: dict[type, str] = {bool: "bool", int: "int", str: "string", Version: "version"}
 
 
@@ -147,7 +161,7 @@ def _pin(driver: str, pins: Iterable[tuple[str, AttributeValue]]) -> str | None:
 
 def literal(value: str) -> str:
     """A CEL string literal, whatever the text holds."""
-    safe = "".join(c if (c.isalnum() and c.isascii()) or c in "-_.:/ +,@()[]" else f"\\U{ord(c):08x}" for c in value)
+    safe = _UNSAFE.sub(lambda found: f"\\U{ord(found[0]):08x}", value)
     return f"'{safe}'"
 
 
