@@ -59,9 +59,15 @@ class Asker:
     async def post(self, path: str, body: Object | None = None) -> Any:
         return await self._call("POST", path, body)
 
-    async def _call(self, method: str, path: str, body: Object | None = None) -> Any:
+    async def put_signed(self, path: str, jws: str) -> Any:
+        """An agent's signed message."""
+        return await self._call("PUT", path, signed=jws)
+
+    async def _call(self, method: str, path: str, body: Object | None = None, *, signed: str | None = None) -> Any:
         headers = {"Idempotency-Key": secrets.token_hex(16)} if method == "POST" else {}
-        data = None
+        data = signed
+        if signed is not None:
+            headers["Content-Type"] = "application/jose"
         if body is not None:
             data, headers["Content-Type"] = json.dumps(body), "application/json"
         async with self.session.request(method, self._url + path, data=data, headers=headers) as answer:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from tests.bench.machine import Facts
@@ -23,8 +24,8 @@ def show_machine(console: Console, facts: Facts) -> None:
 
 
 def show(console: Console, name: str, outcome: Outcome) -> None:
-    console.print()
-    table = Table(title=f"{name}: {outcome.how}", title_justify="left", caption_justify="left")
+    console.print(f"\n[bold]{name}[/bold]: {escape(outcome.how)}", highlight=False)
+    table = Table()
     for column in ("figure", "measured", "should reach on 2 cores", ""):
         table.add_column(column)
     for figure in outcome.figures:
