@@ -49,6 +49,9 @@ OWN = "device.attributes['gpu.nvidia.com']"
         (f"['Hopper', 'gpu'].exists(a, a == {OWN}.type)", True),
         (f"{OWN}.uuid.matches('^GPU-[0-9]+$') && {OWN}.uuid.lowerAscii().startsWith('gpu')", True),
         (f"{OWN}.nothing == 'x' || true", True),
+        (f"sets.contains(['gpu', 'mig'], [{OWN}.type]) && !sets.intersects([1, true], ['1', false])", True),
+        ("sets.equivalent([1, 2], [2, 1, 1]) && [1, 2].isSorted() && ![2, 1].isSorted()", True),
+        ("[1, 2].sum() == 3 && [1, 2].min() == 1 && ['a', 'b'].max() == 'b'", True),
     ],
 )
 def test_an_expression_means_what_it_means_to_kubernetes(expression, answer):

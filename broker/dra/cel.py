@@ -5,6 +5,9 @@ The Kubernetes environment (KEP-4381; its reference is ``k8s.io/dynamic-resource
 ``quantity()`` and ``semver()`` with their methods; optionals; ``cel.bind``. A domain nobody published looks like an
 empty map, and an error while evaluating is an error of the whole allocation, not a "no": callers decide.
 
+Not there, and refused as undeclared: ``url``, ``ip`` and ``cidr``, regular expressions beyond ``matches``, ``indexOf`` of
+lists, comprehensions with two variables, and ``device`` as a whole. Expressions nest at most 32 deep.
+
 This is the only module that knows the CEL library.
 """
 
@@ -192,6 +195,14 @@ def _environment(lists: bool) -> Any:
         for target in (*scalars, kind.List(kind.DYN)):
             for item in scalars:
                 declare("includes", [target, item], boolean, cel_values.includes, member=True)
+    many = kind.List(kind.DYN)
+    declare("sets.contains", [many, many], boolean, cel_values.contains_all, member=False)
+    declare("sets.intersects", [many, many], boolean, cel_values.shares_any, member=False)
+    equivalent = lambda a, b: cel_values.contains_all(a, b) and cel_values.contains_all(b, a)  # noqa: E731
+    declare("sets.equivalent", [many, many], boolean, equivalent, member=False)
+    declare("isSorted", [many], boolean, cel_values.is_sorted, member=True)
+    for name, fold in (("sum", sum), ("min", min), ("max", max)):
+        declare(name, [many], kind.DYN, fold, member=True)
     maps = {
         "attributes": kind.Map(text, kind.Map(text, kind.DYN)),
         "capacity": kind.Map(text, kind.Map(text, amount)),

@@ -40,6 +40,7 @@ _DEVICE = {
 }
 _GROWING = {"_+_", "join", "format", "replace", "strings.quote", "add"}
 _PICKING = {"_[_]", "_[?_]", "_?._", "value", "optional.of", "optional.ofNonZeroValue", "orValue", "or"}
+_PRODUCTS = {"sets.contains", "sets.intersects", "sets.equivalent", "matches"}
 _CHEAP = {"_&&_", "_||_", "!_", "@not_strictly_false", "compareTo", "isGreaterThan", "isLessThan", "size", "type"}
 
 
@@ -96,7 +97,7 @@ def _call(call: Any, scope: dict[str, Size]) -> tuple[int, Size]:
         for weight in weights:
             grown *= weight + 1
         return cost + grown, Size(grown)
-    if name == "matches":
+    if name in _PRODUCTS:
         return cost + weights[0] * max(1, weights[-1]), _ONE
     if name == "split":
         return cost + sum(weights), Size(weights[0] + 1, Size(weights[0]))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from functools import lru_cache
+from itertools import pairwise
 from typing import Any
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
@@ -163,7 +164,28 @@ def compare(left: Any, right: Any) -> int:
     return int(a > b) - int(a < b)
 
 
+def same(left: Any, right: Any) -> bool:
+    """Equality as CEL has it: numbers by value, everything else by kind as well; true is not 1."""
+    if isinstance(left, bool) or isinstance(right, bool):
+        return left is right
+    if isinstance(left, int | float) and isinstance(right, int | float):
+        return left == right
+    return type(left) is type(right) and bool(left == right)
+
+
 def includes(target: Any, item: Any) -> bool:
     if not isinstance(target, list):
-        return type(target) is type(item) and bool(target == item)
-    return any(includes(element, item) for element in target[:_MAX_INCLUDES] if not isinstance(element, list))
+        return same(target, item)
+    return any(same(element, item) for element in target[:_MAX_INCLUDES])
+
+
+def contains_all(whole: list[Any], part: list[Any]) -> bool:
+    return all(any(same(item, other) for other in whole) for item in part)
+
+
+def shares_any(left: list[Any], right: list[Any]) -> bool:
+    return any(same(item, other) for item in left for other in right)
+
+
+def is_sorted(items: list[Any]) -> bool:
+    return all(left <= right for left, right in pairwise(items))
