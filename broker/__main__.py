@@ -40,14 +40,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def run(verb: str, settings: Settings) -> int:
     """Carry out ``serve`` or ``migrate``; what a person can put right is said in one line."""
-    from broker.app import serve
+    from broker.app import LoopDied, serve
     from broker.keys import KeysUnreadable
     from broker.kit import logs
     from broker.store.database import BadDatabase
     from broker.store.migrate import migrate
     from broker.tls import BadCertificate
 
-    logs.configure(level=settings.log_level, form=settings.log_format)
+    logs.configure(
+        level=settings.log_level.upper(), json=None if settings.log_format == "auto" else settings.log_format == "json"
+    )
     try:
         if verb == "migrate":
             settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -55,7 +57,7 @@ def run(verb: str, settings: Settings) -> int:
         else:
             with asyncio.Runner(loop_factory=_loop_factory()) as runner:
                 runner.run(serve(settings))
-    except (BadDatabase, BadCertificate, KeysUnreadable, OSError) as error:
+    except (BadDatabase, BadCertificate, KeysUnreadable, LoopDied, OSError) as error:
         print(f"broker: {error}", file=sys.stderr)
         return 1
     return 0

@@ -14,6 +14,9 @@ from structlog.typing import EventDict, Processor, WrappedLogger
 
 _SECRET = ("token", "secret", "password", "authorization", "credential", "kubeconfig", "private", "jws", "cookie")
 MASK = "***"
+_TRACEBACKS = structlog.processors.ExceptionRenderer(
+    structlog.tracebacks.ExceptionDictTransformer(show_locals=False)  # a local variable may be somebody's secret
+)
 
 
 def configure(*, level: str = "INFO", json: bool | None = None, stream: TextIO | None = None) -> None:
@@ -35,9 +38,9 @@ def configure(*, level: str = "INFO", json: bool | None = None, stream: TextIO |
         cache_logger_on_first_use=True,
     )
     last: list[Processor] = (
-        [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
+        [_TRACEBACKS, structlog.processors.JSONRenderer()]
         if as_json
-        else [structlog.dev.ConsoleRenderer()]
+        else [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
     )
     handler = logging.StreamHandler(out)
     handler.setFormatter(

@@ -10,6 +10,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
 from broker.service.census import Census
+from broker.service.placing import Round
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
@@ -32,7 +33,7 @@ class Metrics:
         )
         self._solve = Histogram(
             "lendmesh_solve_seconds",
-            "Time of one placement round: looking, solving, committing; in seconds",
+            "Time of one solve over all open requests, in seconds",
             buckets=_BUCKETS,
             registry=registry,
         )
@@ -71,13 +72,14 @@ class Metrics:
         if not operation.startswith("watch_"):
             self._seconds.labels(operation).observe(seconds)
 
-    def solved(self, *, seconds: float, gap: float | None, outcomes: dict[str, int]) -> None:
-        """One placement round ended; ``outcomes`` counts requests by what became of them."""
-        self._solve.observe(seconds)
-        if gap is not None:
+    def placed(self, done: Round) -> None:
+        """One placement round ended."""
+        if isinstance(milliseconds := done.solver.get("wall_ms"), int | float):
+            self._solve.observe(milliseconds / 1_000)
+        if isinstance(gap := done.solver.get("gap"), int | float):
             self._gap.set(gap)
-        for outcome, count in outcomes.items():
-            self._outcomes.labels(outcome).inc(count)
+        for outcome, requests in (("placed", done.placed), ("lost", done.lost), ("refused", done.refused)):
+            self._outcomes.labels(outcome).inc(len(requests))
 
     def text(self, census: Census) -> bytes:
         """Everything, in the text format that Prometheus scrapes."""
