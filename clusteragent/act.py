@@ -7,10 +7,10 @@ the next look sees them before the watch does.
 
 import asyncio
 import base64
+import json
 from collections.abc import Callable, Sequence
 
 import structlog
-import yaml
 
 from broker.kit.clock import Clock
 from broker.kit.jose import BadSignature, SealingKey, seal
@@ -213,18 +213,24 @@ class Hands:
 
 def kubeconfig(*, server: str, ca_pem: str, namespace: str, token: str) -> bytes:
     """A kubeconfig that reaches one namespace as one account: data only, no programs, no files."""
-    cluster = {"server": server}
+    lines = [
+        "apiVersion: v1",
+        "kind: Config",
+        "clusters:",
+        "- name: lender",
+        "  cluster:",
+        f"    server: {_text(server)}",
+    ]
     if ca_pem:
-        cluster["certificate-authority-data"] = base64.b64encode(ca_pem.encode()).decode()
-    config = {
-        "apiVersion": "v1",
-        "kind": "Config",
-        "clusters": [{"name": "lender", "cluster": cluster}],
-        "users": [{"name": "borrower", "user": {"token": token}}],
-        "contexts": [{"name": "lease", "context": {"cluster": "lender", "user": "borrower", "namespace": namespace}}],
-        "current-context": "lease",
-    }
-    return yaml.safe_dump(config, sort_keys=False).encode()
+        lines.append(f"    certificate-authority-data: {base64.b64encode(ca_pem.encode()).decode()}")
+    lines += ["users:", "- name: borrower", "  user:", f"    token: {_text(token)}", "contexts:", "- name: lease"]
+    lines += ["  context:", "    cluster: lender", "    user: borrower", f"    namespace: {_text(namespace)}"]
+    return "\n".join([*lines, "current-context: lease", ""]).encode()
+
+
+def _text(value: str) -> str:
+    """A text in YAML, whatever is in it: a JSON string is one."""
+    return json.dumps(value)
 
 
 def _deleted(action: Delete) -> str:

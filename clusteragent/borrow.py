@@ -69,7 +69,7 @@ def plan(view: View, memory: Memory, now: Now, *, skew: float) -> Plan:
 
 def seconds_left(view: View, now: Now, *, skew: float) -> float | None:
     """When this side stops by itself."""
-    claims = record.claims_of(view.record) if view.record else None
+    claims = view.record.claims if view.record else None
     return None if claims is None else max(0.0, expiry.borrower_seconds(claims, now, skew=skew))
 
 
@@ -83,7 +83,7 @@ def standing(view: View) -> LeaseReport | None:
 def _ending(view: View, memory: Memory, now: Now, *, skew: float) -> str:
     if view.wish is not None and view.wish.desired.want == "gone":
         return str(view.wish.desired.ending or "ended")
-    claims = record.claims_of(view.record) if view.record else None
+    claims = view.record.claims if view.record else None
     if view.wish is not None and view.wish.claims is not None:
         claims = view.wish.claims
     if claims is not None and expiry.borrower_seconds(claims, now, skew=skew) <= 0:

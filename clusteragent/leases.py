@@ -71,6 +71,7 @@ class Leases:
         self._heard = False
         self._workers: dict[Key, Worker] = {}
         self._places: dict[str, str] = {}
+        self._records = record.Records()
         self._crash: asyncio.Future[None] | None = None
         cache[NAMESPACES].listen(self._namespace_changed)
         cache[DEVICE_LEASES].listen(self._record_changed)
@@ -123,12 +124,15 @@ class Leases:
         """Devices (``driver/pool/name``) of every lease that isn't over here: none of them is on offer."""
         found: set[str] = set()
         for (role, lease), worker in self._workers.items():
-            if role == "lender":
-                view = self._view(lease)
-                ending = isinstance(worker.memory, lend.Memory) and worker.memory.ending is not None
-                gone = ending or (view.wish is not None and view.wish.desired.want == "gone")
-                if view.body is not None and (view.anything or not gone):
-                    found.update(holding.ref(device) for device in view.body.devices)
+            if role != "lender" or not isinstance(worker.memory, lend.Memory):
+                continue
+            namespace, wish = holding.namespace_of(lease), self._wishes.get(("lender", lease))
+            kept = self._record(lease, namespace)
+            body = wish.desired.lease if wish is not None else kept.body if kept is not None else None
+            gone = worker.memory.ending is not None or (wish is not None and wish.desired.want == "gone")
+            there = self._cache[RESOURCE_CLAIMS].within(namespace) or self._cache[PODS].within(namespace)
+            if body is not None and (there or not gone):
+                found.update(f"{device.driver}/{device.pool}/{device.name}" for device in body.devices)
         return found
 
     async def _believe(self, desired: DesiredLease) -> lend.Wish:
@@ -158,7 +162,10 @@ class Leases:
             self._wake(("lender", lease), make=here and holding.lease_of(obj) == lease)
 
     def _record_changed(self, obj: Obj, here: bool) -> None:
-        kept = record.read(obj)
+        metadata = obj["metadata"]
+        kept = self._record(metadata["name"], metadata["namespace"]) if here else record.read(obj)
+        if not here:
+            self._records.forget(obj)
         if kept is not None:
             if kept.role == "borrower":
                 self._places[kept.id] = kept.namespace
@@ -258,7 +265,7 @@ class Leases:
 
     def _receive(self, view: lend.View, memory: lend.Memory, now: Now) -> None:
         """Start the clock that nobody can set, when a token is first seen here."""
-        claims = record.claims_of(view.record) if view.record else None
+        claims = view.record.claims if view.record else None
         fresh = view.wish.claims if view.wish else None
         if claims is not None and memory.received != claims.generation:
             again = memory.received is None and (fresh is None or fresh.generation == claims.generation)
@@ -267,8 +274,7 @@ class Leases:
 
     def _view(self, lease: str) -> lend.View:
         namespace, wish = holding.namespace_of(lease), self._wishes.get(("lender", lease))
-        raw = self._cache[DEVICE_LEASES].get(lease, namespace)
-        kept = record.read(raw) if raw is not None else None
+        raw, kept = self._cache[DEVICE_LEASES].get(lease, namespace), self._record(lease, namespace)
         claims = self._cache[RESOURCE_CLAIMS].within(namespace)
         devices = wish.desired.lease.devices if wish is not None else ()
         asking = wish is not None and wish.desired.want == "held"
@@ -297,11 +303,14 @@ class Leases:
     def _node(self, name: str) -> Obj | None:
         return self._cache[NODES].get(name)
 
+    def _record(self, lease: str, namespace: str) -> record.Record | None:
+        obj = self._cache[DEVICE_LEASES].get(lease, namespace)
+        return None if obj is None else self._records.of(obj)
+
     def _mirror_view(self, lease: str) -> borrow.View:
         wish = self._wishes.get(("borrower", lease))
         namespace = self._places.get(lease) or (wish.desired.workload_namespace if wish else "")
-        raw = self._cache[DEVICE_LEASES].get(lease, namespace)
-        kept = record.read(raw) if raw is not None else None
+        raw, kept = self._cache[DEVICE_LEASES].get(lease, namespace), self._record(lease, namespace)
         claims = {
             name: claim
             for name, claim in self._cache[RESOURCE_CLAIMS].within(namespace).items()

@@ -138,7 +138,7 @@ def plan(view: View, memory: Memory, now: Now, terms: Terms) -> Plan:
 def seconds_left(view: View, memory: Memory, now: Now, terms: Terms) -> float | None:
     """When to look again though nothing changes: at the end, at the end of patience, or for a new credential."""
     moments: list[float] = []
-    claims = record.claims_of(view.record) if view.record else None
+    claims = view.record.claims if view.record else None
     if claims is not None and memory.receipt is not None:
         moments.append(expiry.lender_seconds(claims, memory.receipt, now, skew=terms.skew))
     elif (until := _hold_until(view)) is not None:
@@ -168,7 +168,7 @@ def standing(view: View, terms: Terms) -> LeaseReport | None:
 # --- why it ends -----------------------------------------------------------------------------------------------------
 def _ending(view: View, memory: Memory, now: Now, terms: Terms, body: LeaseBody) -> Ending | None:
     desired = view.wish.desired if view.wish else None
-    claims = record.claims_of(view.record) if view.record else None
+    claims = view.record.claims if view.record else None
     if desired is not None and desired.want == "gone":
         return Ending("released", str(desired.ending or "ended"))
     if view.stale:
@@ -293,7 +293,7 @@ def _lend(view: View, memory: Memory, wish: Wish, body: LeaseBody, now: Now, ter
     desired, kept = wish.desired, view.record
     if kept is None or wish.claims is None:
         return ()  # a token that doesn't verify activates nothing; the hold ends by itself
-    known = record.claims_of(kept)
+    known = kept.claims
     if known is not None and known.generation > wish.claims.generation:
         return ()  # an older word than the one that is kept
     actions: list[Action] = []

@@ -5,14 +5,15 @@ token with its end, until when an unsigned hold may last. The object is for peop
 get devicelease`` shows are fields of their own.
 """
 
+import base64
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 from typing import Any, Literal
 
 from pydantic import ValidationError
 
 from broker.wire.leases import LeaseBody, LeaseClaims
-from broker.wire.signing import Unverified, verify_lease
 from clusteragent.kube.interface import DEVICE_LEASES, Obj
 
 Role = Literal["lender", "borrower"]
@@ -37,6 +38,35 @@ class Record:
     @property
     def id(self) -> str:
         return self.body.id
+
+    @cached_property
+    def claims(self) -> LeaseClaims | None:
+        """What the kept token says. It was verified before it was kept, so only its shape is looked at here."""
+        if self.token is None:
+            return None
+        try:
+            payload = self.token.split(".")[1]
+            return LeaseClaims.model_validate_json(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
+        except (ValueError, IndexError):
+            return None
+
+
+class Records:
+    """DeviceLeases, each read once for every version of it."""
+
+    def __init__(self) -> None:
+        self._read: dict[tuple[str, str], tuple[Obj, Record | None]] = {}
+
+    def of(self, obj: Obj) -> Record | None:
+        """As ``read``."""
+        key = (obj["metadata"]["namespace"], obj["metadata"]["name"])
+        known = self._read.get(key)
+        if known is None or known[0] is not obj:
+            known = self._read[key] = (obj, read(obj))
+        return known[1]
+
+    def forget(self, obj: Obj) -> None:
+        self._read.pop((obj["metadata"]["namespace"], obj["metadata"]["name"]), None)
 
 
 def labels(lease: str, role: Role) -> dict[str, str]:
@@ -85,22 +115,6 @@ def read(obj: Obj) -> Record | None:
         return None
 
 
-def claims_of(record: Record) -> LeaseClaims | None:
-    """What the kept token says. It was verified before it was kept, so only its shape is looked at here."""
-    import base64
-
-    if record.token is None:
-        return None
-    try:
-        payload = record.token.split(".")[1]
-        return LeaseClaims.model_validate_json(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
-    except (ValueError, IndexError):
-        return None
-
-
 def stamp(moment: datetime) -> str:
     """A time as Kubernetes writes it (RFC 3339, UTC)."""
     return moment.isoformat(timespec="seconds").replace("+00:00", "Z")
-
-
-__all__ = ["Record", "Role", "Unverified", "claims_of", "labels", "make", "read", "stamp", "verify_lease"]
