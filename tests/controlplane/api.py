@@ -20,6 +20,8 @@ Object = dict[str, Any]
 T = TypeVar("T")
 
 POLL_S = 0.05
+IDLE_S = 60.0
+"""The API server closes a connection that was idle for 90 s; one that may be closed is not used again."""
 
 
 class ApiError(RuntimeError):
@@ -40,7 +42,7 @@ class Api:
         self.server = server
         self._tls = tls
         self._token = token
-        self._idle: list[http.client.HTTPSConnection] = []
+        self._idle: list[tuple[float, http.client.HTTPSConnection]] = []
         self._turn = threading.Lock()
 
     def get(self, path: str, **query: str) -> Object:
@@ -90,7 +92,7 @@ class Api:
 
     def close(self) -> None:
         with self._turn:
-            for connection in self._idle:
+            for _, connection in self._idle:
                 connection.close()
             self._idle.clear()
 
@@ -115,7 +117,10 @@ class Api:
     @contextmanager
     def _connection(self) -> Iterator[http.client.HTTPSConnection]:
         with self._turn:
-            connection = self._idle.pop() if self._idle else None
+            since, connection = self._idle.pop() if self._idle else (0.0, None)
+        if connection is not None and time.monotonic() - since > IDLE_S:
+            # It opens again by itself.
+            connection.close()
         if connection is None:
             host = urlsplit(self.server)
             connection = http.client.HTTPSConnection(host.hostname or "", host.port, timeout=30, context=self._tls)
@@ -123,7 +128,7 @@ class Api:
             yield connection
         finally:
             with self._turn:
-                self._idle.append(connection)
+                self._idle.append((time.monotonic(), connection))
 
 
 def until(look: Callable[[], T], *, what: str, within: float = 30.0, also: Callable[[], None] | None = None) -> T:
