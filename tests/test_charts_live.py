@@ -326,11 +326,7 @@ async def test_a_bad_object_is_refused_with_the_reason(admin: RealKube, kind: Ki
         await admin.create(kind, named(kind, spec))
 
 
-async def test_a_request_and_a_lease_do_not_change_their_minds(admin: RealKube) -> None:
-    spec = {"devices": {"count": 8}, "duration": "1h", "priceCap": {"amount": "3"}}
-    made = await admin.create(CAPACITY_REQUESTS, named(CAPACITY_REQUESTS, spec))
-    with pytest.raises(Invalid, match="ask anew"):
-        await admin.replace(CAPACITY_REQUESTS, {**made, "spec": {**spec, "devices": {"count": 9}}})
+async def test_a_lease_keeps_its_parties(admin: RealKube) -> None:
     body = lease()
     kept = await admin.create(
         DEVICE_LEASES, record.make(body, role="borrower", namespace="default", token=None, hold_until=None)

@@ -167,6 +167,11 @@ def consumers(claim: Obj) -> list[str]:
     return sorted(one["uid"] for one in (claim.get("status") or {}).get("reservedFor") or ())
 
 
+async def test_a_cluster_says_which_kubernetes_it_is(world: World) -> None:
+    version: tuple[int, int] = await world.kube.version()  # type: ignore[attr-defined]
+    assert version >= (1, 36)
+
+
 # -- objects -----------------------------------------------------------------------------------------------------------
 
 

@@ -105,6 +105,12 @@ class RealKube:
         )
         return str(answer["status"]["token"])
 
+    async def version(self) -> tuple[int, int]:
+        """Major and minor version of the API server (providers write a minor as ``36+``)."""
+        told = await self._session.call("GET", "/version")
+        major, minor = (int("".join(filter(str.isdigit, str(told[part])))) for part in ("major", "minor"))
+        return major, minor
+
     @property
     def server(self) -> str:
         return self._session.server

@@ -18,6 +18,7 @@ from clusteragent.kube.watching import Listing, list_then_watch
 
 T = TypeVar("T")
 
+KUBERNETES = (1, 36)
 FIRST_PAUSE_S = 0.01
 LONGEST_PAUSE_S = 1.0
 
@@ -121,6 +122,10 @@ class SimKube:
     async def token(self, namespace: str, service_account: str, *, seconds: int, audience: str | None = None) -> str:
         call = Call("create", SERVICE_ACCOUNTS, namespace, service_account, "token")
         return await self._do(call, lambda: self._api.token(namespace, service_account, seconds=seconds))
+
+    async def version(self) -> tuple[int, int]:
+        """The Kubernetes whose rules these are."""
+        return KUBERNETES
 
     @property
     def server(self) -> str:
