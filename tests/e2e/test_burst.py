@@ -82,12 +82,12 @@ def test_a_pod_that_waits_too_long_leaves_home_within_its_budget(open_world: Ope
         a.apply(BURST)
         waiting_pod(a, "big", devices=4)
         lease = eventually(
-            lambda: next((one for one in world.ask("leases") if one["state"] == "Active"), None),
+            lambda: next((one for one in world.leases() if one["state"] == "Active"), None),
             what="a lease for the pod",
         )
         assert lease["policy"] == "research"
         assert len(lease["devices"]) == 4
-        request = world.ask("requests", lease["request"])
+        request = world.request_now(lease["request"])
         assert request["placement"]["tier"] == "partner"
 
         # 4 devices × 2 h × $2.40 = $19.20 of $25: a second one doesn't fit, and the policy says so.
@@ -96,7 +96,7 @@ def test_a_pod_that_waits_too_long_leaves_home_within_its_budget(open_world: Ope
             lambda: (
                 (found := kind_in_a(world, "burstpolicies", None)[0].get("status", {}))
                 and "budget" in str(found).lower()
-                and any("budget" in str(one).lower() for one in world.ask("requests") if one["state"] == "Refused")
+                and any("budget" in str(one).lower() for one in world.requests() if one["state"] == "Refused")
                 and found
             ),
             what="the policy says why not",

@@ -81,7 +81,7 @@ def test_a_loan_from_request_to_return(open_world: OpenWorld, version: str, tmp_
         for cluster in (a, b):
             eventually(lambda cluster=cluster: not left_behind(cluster, lease["id"]), what="nothing left behind")
         assert len(in_claims(b)) == len(set(in_claims(b)))
-        assert world.ask("requests")[0]["state"] == "Closed"
+        assert world.requests()[0]["state"] == "Closed"
 
 
 def borrowers_pod(claim: str) -> str:
@@ -182,7 +182,7 @@ def test_no_because(open_world: OpenWorld) -> None:
         dear = world.request("--count", "8", "--duration", "1h", "--price-cap", "2.00", code=1)
         many = world.request("--count", "15", "--duration", "1h", "--price-cap", "3.00", code=1)
         long = world.request("--count", "1", "--duration", "30h", "--price-cap", "3.00", code=1)
-        for refused, change in ((dear, "2.4"), (many, "14"), (long, "24h")):
+        for refused, change in ((dear, "2.4"), (many, "14"), (long, "1d")):
             assert refused["state"] == "Refused"
             assert refused["reasons"]
             assert change in json.dumps(refused["reasons"])
@@ -198,10 +198,10 @@ def test_a_device_that_local_work_took_first_is_nobodys_loss(open_world: OpenWor
         b.apply(pod("local", devices=8, node="b-1"))
         eventually(lambda: phase(b, "local") == "Running", what="the local pod")
         asked = world.cli("request", "--cluster", "a", *EIGHT, "--no-follow").strip()
-        eventually(lambda: world.ask("requests", asked)["state"] == "Placed", what="placed on the stale offer")
+        eventually(lambda: world.request_now(asked)["state"] == "Placed", what="placed on the stale offer")
         world.start_agent("b")
         settled = eventually(
-            lambda: (view := world.ask("requests", asked))["state"] in ("Active", "Refused") and view, what="settled"
+            lambda: (view := world.request_now(asked))["state"] in ("Active", "Refused") and view, what="settled"
         )
         assert settled["state"] == "Refused"
         assert settled["reasons"]
@@ -218,7 +218,7 @@ def test_a_device_that_local_work_took_first_is_nobodys_loss(open_world: OpenWor
         ).strip()
         world.start_agent("b")
         view = eventually(
-            lambda: (view := world.ask("requests", asked))["step"] == "mirrored" and view, what="placed on what is left"
+            lambda: (view := world.request_now(asked))["step"] == "mirrored" and view, what="placed on what is left"
         )
         held = in_claims(b)
         assert len(held) == len(set(held)) == 14

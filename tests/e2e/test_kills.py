@@ -17,7 +17,7 @@ FOUR = ("--cluster", "a", "--count", "4", "--duration", "1h", "--price-cap", "3.
 def settled(world: World, request: str) -> str:
     """The lease of a request, once both clusters hold it."""
     view = eventually(
-        lambda: (view := world.ask("requests", request))["step"] == "mirrored" and view,
+        lambda: (view := world.request_now(request))["step"] == "mirrored" and view,
         what=f"{request} active and mirrored", within=90,
     )  # fmt: skip
     return str(view["lease"])
