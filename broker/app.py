@@ -27,6 +27,7 @@ from broker.service.broker import Broker
 from broker.settings import Settings
 from broker.store.engine import Store
 from broker.store.migrate import migrate
+from broker.web import malformed
 from broker.web.metrics import Metrics
 from broker.web.site import make_site, open_site
 
@@ -140,6 +141,7 @@ async def running(
         app,
         handle_signals=False,
         access_log=None,
+        logger=malformed.LOGGER,
         auto_decompress=False,
         keepalive_timeout=settings.idle_timeout,
         shutdown_timeout=settings.shutdown_grace,

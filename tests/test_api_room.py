@@ -289,6 +289,7 @@ async def test_a_request_is_one_line_with_who_and_what_and_nothing_secret():
         "operation": "list_offers",
         "method": "GET",
         "route": "/v1/offers",
+        "about": [],
         "status": 200,
         "problem": None,
         "subject": "token:reader",
@@ -296,6 +297,32 @@ async def test_a_request_is_one_line_with_who_and_what_and_nothing_secret():
         "peer": "127.0.0.1",
         "ms": 0,
     }
+
+
+async def test_a_secret_that_strays_into_a_path_is_neither_looked_up_nor_logged():
+    with structlog.testing.capture_logs() as lines:
+        async with room(Shelf()) as (session, _):
+            async with session.delete("/v1/tokens/lmt_admin", headers=bearer("lmt_admin")) as answer:
+                assert (await problem(answer)).status == 404
+            async with session.get("/v1/offers/ofr-1/lmt_admin", headers=READER) as answer:
+                assert (await problem(answer)).status == 404
+    assert "lmt_" not in json.dumps(lines)
+
+
+async def test_a_caller_who_goes_in_the_middle_of_a_body_is_no_error_of_ours():
+    with structlog.testing.capture_logs() as lines:
+        async with room(Shelf()) as (session, _):
+            _, writer = await asyncio.open_connection(session._base_url.host, session._base_url.port)
+            writer.write(b"POST /v1/quotes HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer lmt_reader\r\n")
+            writer.write(b"Idempotency-Key: k\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{")
+            writer.transport.abort()
+            async with session.get("/healthz"):
+                pass
+    assert [line["status"] for line in lines if line["event"] == "request" and line["operation"] == "quote"] in (
+        [499],
+        [],
+    )
+    assert not [line for line in lines if line["event"] == "request.failed"]
 
 
 async def test_every_answer_says_what_a_browser_may_do_with_it_and_not_what_we_run():

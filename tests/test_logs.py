@@ -43,6 +43,27 @@ async def test_an_error_is_logged_without_the_values_of_local_variables(written,
         assert all(json.loads(line)["timestamp"] for line in text.splitlines())
 
 
+@pytest.mark.parametrize(
+    "request_",
+    [
+        b"GET /v1/me HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer lmt_S3CRET" + b"a" * 9_000 + b"\r\n\r\n",
+        b"GET /v1/me HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer lmt_S3CRET\x01\r\n\r\n",
+        b"Authorization: Bearer lmt_S3CRET\r\n\r\n",
+        b"POST /v1/join HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nlmj_S3CRET\r\n",
+    ],
+    ids=["too long a header", "a control character", "no request line", "no chunk"],
+)
+async def test_a_request_that_is_not_http_is_logged_without_what_it_said(written, request_):
+    logs.configure(level="DEBUG", json=True, stream=written)
+    async with room(Shelf()) as (session, _):
+        reader, writer = await asyncio.open_connection(session._base_url.host, session._base_url.port)
+        writer.write(request_)
+        assert (await reader.readline()).split()[1] == b"400"
+        writer.close()
+    assert "S3CRET" not in written.getvalue()
+    assert "request.malformed" in written.getvalue()
+
+
 def test_fields_named_like_secrets_are_masked_also_in_foreign_lines(written):
     logs.configure(level="INFO", json=True, stream=written)
     structlog.stdlib.get_logger("ours").info("joined", join_token="lmj_x", nested={"password": "hunter2"})

@@ -12,6 +12,7 @@ from broker.domain.errors import TooOld, Unauthenticated
 from broker.service.answers import Change, Page
 from broker.service.broker import Broker
 from broker.settings import Settings
+from broker.web import malformed
 from broker.web.metrics import Metrics
 from broker.web.routing import SERVER
 from broker.web.site import make_site, open_site
@@ -106,7 +107,7 @@ async def room(shelf: Broker, **settings: object) -> AsyncIterator[tuple[ClientS
             yield
 
     app.cleanup_ctx.append(house)
-    runner = web.AppRunner(app, access_log=None, auto_decompress=False)
+    runner = web.AppRunner(app, access_log=None, auto_decompress=False, logger=malformed.LOGGER)
     await runner.setup()
     try:
         site = web.TCPSite(runner, "127.0.0.1", 0)

@@ -35,7 +35,7 @@ def configure(*, level: str = "INFO", json: bool | None = None, stream: TextIO |
         processors=[*shared[:-2], mask, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         logger_factory=structlog.stdlib.LoggerFactory(),
         wrapper_class=structlog.stdlib.BoundLogger,
-        cache_logger_on_first_use=True,
+        cache_logger_on_first_use=False,  # some µs a line, and whoever configures later (a test) is obeyed
     )
     last: list[Processor] = (
         [_TRACEBACKS, structlog.processors.JSONRenderer()]

@@ -16,6 +16,7 @@ from broker.kit.clock import NewId
 from broker.web import problems
 from broker.web.docs import STYLE_HASH
 from broker.web.metrics import Metrics
+from broker.web.reading import SEGMENT
 from broker.web.refusals import NoSuchPage, WrongMethod
 from broker.web.routing import ROUTE, WHO
 from broker.web.sse import REQUEST_ID
@@ -60,7 +61,7 @@ def line_of(metrics: Metrics, *, new_id: NewId) -> Middleware:
                 operation=operation,
                 method=request.method[:16],
                 route=route.path if route is not None else None,
-                **{f"in_path_{name}": value[:128] for name, value in request.match_info.items() if route is not None},
+                about=[value for value in request.match_info.values() if SEGMENT.fullmatch(value)],
                 status=status,
                 problem=request.get(PROBLEM),
                 subject=who.subject if who is not None else None,
@@ -86,7 +87,9 @@ async def problem_documents(request: web.Request, handler: Handler) -> web.Strea
         cause = NoSuchPage()
     except web.HTTPException:
         raise
-    except Exception:
+    except Exception as error:
+        if isinstance(error, ConnectionError) and (request.transport is None or request.transport.is_closing()):
+            raise  # the caller went in the middle of the request: nobody is there to be answered
         _log.exception("request.failed", request_id=request_id)
         cause = None
     if cause is None:
