@@ -1,0 +1,360 @@
+"""The store: one writer, commits in groups, jobs that fail alone, and nothing acknowledged before it is durable."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import subprocess
+import sys
+import threading
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
+
+from broker.domain.cluster import Cluster
+from broker.domain.errors import AlreadyThere, DeviceTaken, Overloaded, ShuttingDown, StaleVersion
+from broker.domain.lease import Ending, Lease
+from broker.domain.log import Entry
+from broker.domain.request import Request
+from broker.domain.rules import Rules
+from broker.store.database import BadDatabase
+from broker.store.engine import Store
+from broker.store.migrate import migrate
+from broker.store.unit import Unit
+from tests.test_lease import NOW, pending
+
+RULES = Rules()
+
+
+@pytest.fixture
+async def store(database_url: str) -> AsyncIterator[Store]:
+    migrate(database_url)
+    made = await Store.open(database_url)
+    yield made
+    await made.close()
+
+
+def cluster(name: str) -> Cluster:
+    return Cluster(
+        name=name,
+        tenant=f"team-{name}",
+        signing_key="{}",
+        sealing_key="{}",
+        credential_hash=f"hash-{name}",
+        joined_at=NOW,
+        last_seen_at=NOW,
+        resynced=True,
+        valid_until=NOW + timedelta(hours=1),
+    )
+
+
+def settled(unit: Unit) -> None:
+    """Two clusters and a request to hang leases on."""
+    for name in ("a", "b"):
+        unit.clusters.add(cluster(name))
+    unit.requests.add(
+        Request(
+            id="req-1",
+            tenant="team-a",
+            cluster="a",
+            policy=None,
+            body="{}",
+            created_at=NOW,
+            updated_at=NOW,
+            wait_until=NOW,
+        )
+    )
+
+
+def lease(number: int, **fields: object) -> Lease:
+    return pending(id=f"lse-{number}", **fields).reserved(fence=number, now=NOW, rules=RULES)
+
+
+def logged(unit: Unit, what: str) -> int:
+    return unit.log.add(what, at=NOW)
+
+
+async def test_what_was_written_is_read_and_numbered_without_gaps(store: Store) -> None:
+    revisions = await asyncio.gather(*(store.write(lambda unit, n=n: logged(unit, f"e{n}")) for n in range(50)))
+    assert sorted(revisions) == list(range(1, 51))
+    entries = await store.read(lambda unit: unit.log.after(0, most=100))
+    assert [entry.revision for entry in entries] == list(range(1, 51))
+    assert await store.read(lambda unit: unit.revision) == 50
+
+
+async def test_a_job_that_fails_is_undone_alone(store: Store) -> None:
+    """All jobs wait behind a slow one, so they share a commit; every second one fails after it has written."""
+    go = threading.Event()
+
+    def slow(unit: Unit) -> None:
+        go.wait(10)
+
+    def job(unit: Unit, number: int) -> int:
+        unit.clusters.add(cluster(f"c{number}"))
+        logged(unit, f"made {number}")
+        if number % 2:
+            raise ValueError(number)
+        return number
+
+    first = asyncio.ensure_future(store.write(slow))
+    await asyncio.sleep(0)
+    rest = [asyncio.ensure_future(store.write(lambda unit, n=n: job(unit, n))) for n in range(20)]
+    await asyncio.sleep(0)
+    go.set()
+    await first
+    answers = await asyncio.gather(*rest, return_exceptions=True)
+    assert [answer for answer in answers if isinstance(answer, int)] == list(range(0, 20, 2))
+    assert [error.args[0] for error in answers if isinstance(error, ValueError)] == list(range(1, 20, 2))
+    names = await store.read(lambda unit: sorted(each.name for each in unit.clusters.all()))
+    assert names == sorted(f"c{n}" for n in range(0, 20, 2))
+    entries = await store.read(lambda unit: unit.log.after(0, most=100))
+    assert [(entry.revision, entry.type) for entry in entries] == [(n + 1, f"made {2 * n}") for n in range(10)]
+
+
+async def test_a_single_job_that_fails_leaves_nothing(store: Store) -> None:
+    def job(unit: Unit) -> None:
+        unit.clusters.add(cluster("x"))
+        logged(unit, "never")
+        raise RuntimeError("on purpose")
+
+    with pytest.raises(RuntimeError, match="on purpose"):
+        await store.write(job)
+    assert await store.read(lambda unit: (unit.clusters.all(), unit.revision)) == ([], 0)
+
+
+async def test_nobody_is_answered_before_the_commit(store: Store) -> None:
+    """Two jobs of one group: while the second still runs, the first has no answer."""
+    inside, go = threading.Event(), threading.Event()
+
+    def slow(unit: Unit) -> None:
+        inside.set()
+        go.wait(10)
+
+    gate = threading.Event()
+    blocker = asyncio.ensure_future(store.write(lambda unit: gate.wait(10)))
+    await asyncio.sleep(0)
+    quick = asyncio.ensure_future(store.write(lambda unit: unit.clusters.add(cluster("x"))))
+    second = asyncio.ensure_future(store.write(slow))
+    await asyncio.sleep(0)
+    gate.set()
+    assert await asyncio.to_thread(inside.wait, 10)
+    assert not quick.done()
+    assert await store.read(lambda unit: unit.clusters.all()) == []
+    go.set()
+    await asyncio.gather(blocker, quick, second)
+    assert len(await store.read(lambda unit: unit.clusters.all())) == 1
+
+
+async def test_a_device_in_a_live_lease_is_refused_by_the_constraint_and_free_again_after_the_end(store: Store) -> None:
+    await store.write(settled)
+    await store.write(lambda unit: unit.leases.reserve([(lease(1), ["b/x", "b/y"])], RULES))
+    with pytest.raises(DeviceTaken):
+        await store.write(lambda unit: unit.leases.reserve([(lease(2), ["b/y", "b/z"])], RULES))
+    assert await store.read(lambda unit: unit.leases.live_refs()) == {"b/x", "b/y"}
+    assert await store.read(lambda unit: unit.leases.find("lse-2")) is None
+
+    held = lease(1)
+    draining = held.drained(now=NOW, ending=Ending.CANCELLED)
+    ended = draining.released(now=NOW, fence=1)
+    await store.write(lambda unit: unit.leases.save([(held, draining)], RULES))
+    assert await store.read(lambda unit: unit.leases.live_refs()) == {"b/x", "b/y"}
+    await store.write(lambda unit: unit.leases.save([(draining, ended)], RULES))
+    await store.write(lambda unit: unit.leases.reserve([(lease(2), ["b/y", "b/z"])], RULES))
+    assert await store.read(lambda unit: unit.leases.live_refs()) == {"b/y", "b/z"}
+
+
+async def test_a_lease_that_somebody_changed_is_not_overwritten(store: Store) -> None:
+    await store.write(settled)
+    await store.write(lambda unit: unit.leases.reserve([(lease(1), ["b/x"])], RULES))
+    seen = lease(1)
+    for other in (replace(seen, generation=2), replace(seen, revision=9), seen.drained(now=NOW, ending=Ending.LOST)):
+        with pytest.raises(StaleVersion):
+            await store.write(lambda unit, other=other: unit.leases.save([(other, other)], RULES))
+    after = seen.drained(now=NOW, ending=Ending.LOST)
+    await store.write(lambda unit: unit.leases.save([(seen, after)], RULES))
+    assert await store.read(lambda unit: unit.leases.find("lse-1")) == after
+
+
+async def test_rows_come_back_as_the_values_that_went_in(store: Store) -> None:
+    await store.write(settled)
+    full = replace(
+        lease(1, policy="nights").prepared(fence=1).activated(now=NOW),
+        token="signed",
+        sealed_credential="sealed",
+        credential_serial=3,
+        message="ünïcode ✓",
+        lender_mirrored=True,
+        drain_from=NOW + timedelta(microseconds=1),
+        ending=Ending.RECLAIMED,
+    )
+    await store.write(lambda unit: unit.leases.reserve([(full, ["b/x"])], RULES))
+    assert await store.read(lambda unit: unit.leases.find("lse-1")) == full
+    assert await store.read(lambda unit: unit.leases.refs("lse-1")) == ["b/x"]
+    request = await store.read(lambda unit: unit.requests.find("req-1"))
+    changed = replace(request, excluded=frozenset({"b/x", "ofr-1"}), revision=4, message="x")
+    await store.write(lambda unit: unit.requests.save([(request, changed)]))
+    assert await store.read(lambda unit: unit.requests.find("req-1")) == changed
+
+
+async def test_a_name_that_is_taken_is_refused_as_such(store: Store) -> None:
+    await store.write(lambda unit: unit.clusters.add(cluster("x")))
+    with pytest.raises(AlreadyThere):
+        await store.write(lambda unit: unit.clusters.add(cluster("x")))
+
+
+async def test_a_reader_cannot_write(store: Store) -> None:
+    with pytest.raises(DBAPIError, match=r"(?i)read-?only"):
+        await store.read(lambda unit: unit.clusters.add(cluster("x")))
+
+
+async def test_too_many_waiting_jobs_are_turned_away(database_url: str) -> None:
+    migrate(database_url)
+    store = await Store.open(database_url, waiting=5)
+    inside, go = threading.Event(), threading.Event()
+
+    def slow(unit: Unit) -> None:
+        inside.set()
+        go.wait(10)
+
+    first = asyncio.ensure_future(store.write(slow))
+    assert await asyncio.to_thread(inside.wait, 10)
+    rest = [asyncio.ensure_future(store.write(lambda unit: logged(unit, "x"))) for _ in range(8)]
+    await asyncio.sleep(0)
+    go.set()
+    answers = await asyncio.gather(*rest, return_exceptions=True)
+    assert sum(isinstance(answer, Overloaded) for answer in answers) == 3
+    await first
+    await store.close()
+
+
+async def test_closing_finishes_what_waits_and_takes_nothing_more(database_url: str) -> None:
+    migrate(database_url)
+    store = await Store.open(database_url)
+    waiting = [asyncio.ensure_future(store.write(lambda unit: logged(unit, "kept"))) for _ in range(30)]
+    await asyncio.sleep(0)
+    await store.close()
+    assert sorted(await asyncio.gather(*waiting)) == list(range(1, 31))
+    with pytest.raises(ShuttingDown):
+        await store.write(lambda unit: None)
+    with pytest.raises(ShuttingDown):
+        await store.read(lambda unit: None)
+    again = await Store.open(database_url)
+    assert await again.read(lambda unit: unit.revision) == 30
+    await again.close()
+
+
+async def test_listeners_hear_of_what_is_committed_and_of_nothing_else(store: Store) -> None:
+    heard: list[Entry] = []
+    store.listen(heard.extend)
+
+    def failing(unit: Unit) -> None:
+        logged(unit, "undone")
+        raise ValueError
+
+    await asyncio.gather(
+        store.write(lambda unit: logged(unit, "one")),
+        store.write(failing),
+        store.write(lambda unit: logged(unit, "two")),
+        return_exceptions=True,
+    )
+    assert [entry.type for entry in heard] == ["one", "two"]
+    assert [entry.revision for entry in heard] == [1, 2]
+
+
+async def test_the_log_forgets_what_is_old_but_goes_on_counting(store: Store) -> None:
+    for n in range(5):
+        await store.write(lambda unit, n=n: unit.log.add("e", at=NOW + timedelta(days=n)))
+    assert await store.write(lambda unit: unit.log.forget(before=NOW + timedelta(days=3))) == 3
+    assert await store.read(lambda unit: unit.log.oldest()) == 4
+    assert await store.write(lambda unit: unit.log.forget(before=NOW + timedelta(days=30))) == 1
+    assert await store.write(lambda unit: logged(unit, "next")) == 6
+
+
+async def test_a_second_broker_process_on_one_sqlite_file_is_turned_away(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/broker.db"
+    migrate(url)
+    store = await Store.open(url)
+    program = (
+        "import asyncio, sys\n"
+        "from broker.store.engine import Store\n"
+        "from broker.store.database import BadDatabase\n"
+        "try:\n    asyncio.run(Store.open(sys.argv[1]))\n"
+        "except BadDatabase as error:\n    print(error)\n"
+    )
+    done = await asyncio.to_thread(
+        subprocess.run, [sys.executable, "-c", program, url], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert "Another broker process uses broker.db" in done.stdout
+    with pytest.raises(BadDatabase):
+        await Store.open(url)
+    await store.close()
+
+
+async def test_sqlite_writes_are_durable_and_readers_are_not_writers(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/broker.db"
+    migrate(url)
+    store = await Store.open(url)
+    pragmas = await store.write(
+        lambda unit: [unit.ask(text(f"PRAGMA {name}")).scalar_one() for name in ("journal_mode", "synchronous")]
+    )
+    assert pragmas == ["wal", 2]  # 2: FULL
+    with sqlite3.connect(f"file:{tmp_path}/broker.db?mode=ro", uri=True) as other:
+        assert other.execute("SELECT count(*) FROM leases").fetchone() == (0,)
+    other.close()
+    await store.close()
+
+
+@pytest.mark.postgres
+async def test_the_first_broker_on_a_postgresql_knows_that_it_is_the_first(postgres_url: str) -> None:
+    migrate(postgres_url)
+    one = await Store.open(postgres_url)
+    two = await Store.open(postgres_url)
+    assert (one.first, two.first) == (True, False)
+    await one.close()
+    three = await Store.open(postgres_url)
+    assert not three.first
+    await two.close()
+    await three.close()
+    four = await Store.open(postgres_url)
+    assert four.first
+    await four.close()
+
+
+@pytest.mark.postgres
+async def test_a_writer_whose_connection_was_cut_connects_again(postgres_url: str) -> None:
+    migrate(postgres_url)
+    store = await Store.open(postgres_url)
+    killer = await Store.open(postgres_url)
+    pid = await store.write(lambda unit: unit.ask(text("SELECT pg_backend_pid()")).scalar_one())
+    await killer.write(lambda unit: unit.ask(text(f"SELECT pg_terminate_backend({pid})")).scalar_one())
+    with pytest.raises(DBAPIError):
+        await store.write(lambda unit: logged(unit, "lost"))
+    assert await store.write(lambda unit: logged(unit, "kept")) == 1
+    await store.close()
+    await killer.close()
+
+
+@pytest.mark.postgres
+async def test_revisions_of_several_brokers_commit_in_order(postgres_url: str) -> None:
+    migrate(postgres_url)
+    stores = [await Store.open(postgres_url) for _ in range(3)]
+    seen: list[int] = []
+
+    async def watch() -> None:
+        while len(seen) < 150:
+            entries = await stores[0].read(lambda unit: unit.log.after(seen[-1] if seen else 0, most=500))
+            seen.extend(entry.revision for entry in entries)
+
+    watcher = asyncio.create_task(watch())
+    await asyncio.gather(
+        *(stores[n % 3].write(lambda unit: logged(unit, "e")) for n in range(150)),
+    )
+    await asyncio.wait_for(watcher, 30)
+    assert seen == list(range(1, 151))
+    for store in stores:
+        await store.close()
