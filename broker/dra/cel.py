@@ -5,7 +5,7 @@ The Kubernetes environment (KEP-4381; its reference is ``k8s.io/dynamic-resource
 ``quantity()`` and ``semver()`` with their methods; optionals; ``cel.bind``. A domain nobody published looks like an
 empty map, and an error while evaluating is an error of the whole allocation, not a "no": callers decide.
 
-Not there, and refused as undeclared: ``url``, ``ip`` and ``cidr``, regular expressions beyond ``matches``, ``indexOf`` of
+Not there, and refused as undeclared: ``url``, ``ip``, ``cidr``, regular expressions beyond ``matches``, ``indexOf`` of
 lists, comprehensions with two variables, and ``device`` as a whole. Expressions nest at most 32 deep.
 
 This is the only module that knows the CEL library.
