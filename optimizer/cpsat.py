@@ -15,6 +15,7 @@ import numpy as np
 
 from optimizer.filter import Ints
 from optimizer.goals import SAFE, Line
+from optimizer.ledger import Ledger
 from optimizer.limits import loose, rows
 from optimizer.pairs import Pairs
 
@@ -53,13 +54,17 @@ class Found:
 
 
 class Model:
-    """One problem's constraints, to be solved for several goals in a row."""
+    """One problem's constraints, to be solved for several goals in a row.
 
-    def __init__(self, pairs: Pairs, kept: Ints) -> None:
+    ``kept`` are the pairs to choose from (indices, rising), ``left`` what they may use; None is everything there is.
+    """
+
+    def __init__(self, pairs: Pairs, kept: Ints, left: Ledger | None = None) -> None:
         from ortools.sat.python import cp_model
 
         self._cp = cp_model
         self._pairs = pairs
+        self._left = left or Ledger(pairs)
         self.kept = kept
         self.exact = True
         """False where a row had to be rounded to fit 64 bits; its bounds then prove nothing."""
@@ -73,7 +78,7 @@ class Model:
         for mine in np.split(np.arange(len(kept)), cuts):
             if len(mine) > 1:
                 self._model.add_at_most_one([self._x[at] for at in mine.tolist()])
-        for row in rows(pairs, kept):
+        for row in rows(pairs, kept, self._left):
             weight, most = self._fitting(row.weight, row.most)
             self._model.add(self._sum(row.pairs, weight) <= most)
         for group, mine in loose(pairs, kept).items():
@@ -139,7 +144,7 @@ class Model:
         return -(-weight >> shift), most >> shift
 
     def _name_nodes(self, group: int, mine: Ints) -> None:
-        free = self._pairs.groups[group].per_node
+        free = self._left.nodes[group]
         held: list[list[Any]] = [[] for _ in free]
         sizes: list[list[int]] = [[] for _ in free]
         for pair in mine.tolist():

@@ -22,6 +22,7 @@ from optimizer.solution import Why
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 Bits = npt.NDArray[np.uint32]
+Floats = npt.NDArray[np.float64]
 
 NO_CAP = int(np.iinfo(np.int64).max)
 _Key = TypeVar("_Key", bound=Hashable)

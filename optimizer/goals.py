@@ -60,6 +60,25 @@ def goals(pairs: Pairs) -> tuple[Line, ...]:
     return tuple(lines)
 
 
+def blended(pairs: Pairs) -> Ints:
+    """One profit that leans the way all goals together do, for prices to be found by; it decides nothing alone.
+
+    Each priority counts four times the one below, and within a request the best pair up to twice the worst.
+    """
+    priority = np.array([ask.priority for ask in pairs.asks], dtype=np.int64)
+    level = np.minimum(np.searchsorted(np.unique(priority), priority), 6)
+    weight = np.array([ask.counts_for for ask in pairs.asks], dtype=np.int64) * 4**level
+    having = np.flatnonzero(np.diff(pairs.start))
+    least, spread = np.zeros(len(pairs.asks)), np.ones(len(pairs.asks))
+    if len(having):
+        least[having] = np.minimum.reduceat(pairs.cost, pairs.start[having])
+        spread[having] = np.maximum(1, np.maximum.reduceat(pairs.cost, pairs.start[having]) - least[having])
+    worse = 0.25 * (pairs.cost - least[pairs.ask]) / spread[pairs.ask]
+    worse += 0.2 * pairs.tier / max(1, int(pairs.tier.max(initial=0))) + 0.05 * pairs.plain
+    profit: Ints = (weight[pairs.ask] * 1000 * (1 - worse)).astype(np.int64)
+    return profit
+
+
 def better(lines: Sequence[Line], new: Collection[int], old: Collection[int]) -> bool:
     """Whether one plan beats another."""
     return score(lines, new) > score(lines, old)

@@ -14,6 +14,7 @@ import numpy as np
 from optimizer.filter import Ints
 from optimizer.ledger import Ledger
 from optimizer.pairs import Pairs
+from optimizer.prices import Prices
 from optimizer.problem import Aim
 
 Plan = Mapping[int, int | None]
@@ -30,6 +31,34 @@ def plans(pairs: Pairs) -> Iterator[tuple[str, Plan]]:
     """The portfolio, the most promising first, each with its name."""
     for name, order in _orders(pairs):
         yield name, fill(pairs, order)
+
+
+def priced(pairs: Pairs, prices: Prices) -> Plan:
+    """Each ask takes what is best at the prices, those with most to lose first; then whoever still fits."""
+    having = np.flatnonzero(np.diff(pairs.start))
+    margin = np.maximum.reduceat(prices.reduced, pairs.start[having])
+    ledger = Ledger(pairs)
+    plan: dict[int, int | None] = {}
+    for ask in having[np.argsort(-margin, kind="stable")].tolist():
+        best = ledger.best_fit(ask, prices.reduced)
+        if best is not None:
+            plan[best] = ledger.take(best)
+    return plan
+
+
+def kept_up(pairs: Pairs, wanted: Mapping[str, str]) -> Plan:
+    """What is still possible of an earlier plan (ask id → group id), in order of turn."""
+    ledger = Ledger(pairs)
+    plan: dict[int, int | None] = {}
+    for ask in sorted(range(len(pairs.asks)), key=lambda at: (pairs.asks[at].created, at)):
+        group = pairs.market.index.get(wanted.get(pairs.asks[ask].id, ""), -1)
+        own = pairs.of(ask)
+        found = np.flatnonzero(pairs.group[own.start : own.stop] == group)
+        if len(found):
+            pair = own.start + int(found[0])
+            if ledger.fits(ask, slice(pair, pair + 1))[0]:
+                plan[pair] = ledger.take(pair)
+    return topped_up(pairs, plan)
 
 
 def topped_up(pairs: Pairs, plan: Plan) -> Plan:

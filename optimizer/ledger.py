@@ -11,8 +11,9 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-from optimizer.filter import Bools, Ints
+from optimizer.filter import Bools, Floats, Ints
 from optimizer.pairs import Pairs
+from optimizer.problem import MAX_DEVICES, MAX_MONEY
 
 
 class Ledger:
@@ -38,6 +39,12 @@ class Ledger:
             for group, weight in members:
                 self._rows_of.setdefault(group, []).append((at, weight))
 
+    def unlimited(self) -> None:
+        """Leave only budgets and quotas: for a bound in which everything else has its price."""
+        self.count[:] = self.room[:] = self.largest[:] = MAX_DEVICES
+        self.rows = [MAX_MONEY * MAX_DEVICES] * len(self.rows)
+        self.nodes = [[MAX_DEVICES * MAX_DEVICES] if nodes else [] for nodes in self.nodes]
+
     def fits(self, ask: int, which: slice) -> Bools:
         """Which of these pairs of one ask still fit."""
         pairs, want = self._pairs, self._pairs.asks[ask]
@@ -59,6 +66,14 @@ class Ledger:
         fit = self.fits(ask, slice(low, high))
         at = int(fit.argmax())
         return low + at if fit[at] else None
+
+    def best_fit(self, ask: int, score: Floats) -> int | None:
+        """The pair of the ask that still fits with the highest score."""
+        low, high = int(self._pairs.start[ask]), int(self._pairs.start[ask + 1])
+        if low == high:
+            return None
+        at = int(np.where(self.fits(ask, slice(low, high)), score[low:high], -np.inf).argmax())
+        return low + at if self.fits(ask, slice(low + at, low + at + 1))[0] else None
 
     def take(self, pair: int) -> int | None:
         """Take it; the node it was given, for a same-node ask."""

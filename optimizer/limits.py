@@ -16,7 +16,8 @@ from itertools import pairwise
 
 import numpy as np
 
-from optimizer.filter import Bools, Ints
+from optimizer.filter import Ints
+from optimizer.ledger import Ledger
 from optimizer.pairs import Pairs
 from optimizer.solution import Limit
 
@@ -32,29 +33,31 @@ class Row:
     most: int
 
 
-def rows(pairs: Pairs, kept: Ints) -> Iterator[Row]:
-    """Every limit that the kept pairs (indices, rising) could break together."""
+def rows(pairs: Pairs, kept: Ints, left: Ledger) -> Iterator[Row]:
+    """Every limit that the kept pairs (indices, rising) could break together, given what is left."""
     by_group = _buckets(pairs.group[kept], kept, len(pairs.groups))
     for at, group in enumerate(pairs.groups):
         mine = by_group[at]
-        yield from _row(Limit.GROUP, group.id, mine, pairs.units[mine], group.count)
-        yield from _node_rows(pairs, at, mine)
-    for shared in pairs.problem.rows:
+        if not len(mine):
+            continue
+        yield from _row(Limit.GROUP, group.id, mine, pairs.units[mine], int(left.count[at]))
+        yield from _node_rows(pairs, at, mine, left)
+    for shared, most in zip(pairs.problem.rows, left.rows, strict=True):
         members = [(pairs.market.index[name], weight) for name, weight in shared.members.items() if weight]
         mine = np.concatenate([by_group[at] for at, _ in members]) if members else kept[:0]
         weight = np.concatenate([w * pairs.units[by_group[at]] for at, w in members]) if members else kept[:0]
-        yield from _row(Limit.SHARED, shared.id, mine, weight, shared.limit)
+        yield from _row(Limit.SHARED, shared.id, mine, weight, most)
     for budget in pairs.problem.budgets:
-        mine = kept[_holding(pairs, budget.id, "budgets")[pairs.ask[kept]]]
-        yield from _row(Limit.BUDGET, budget.id, mine, pairs.cost[mine], budget.remaining_micros)
+        mine = _drawing(pairs, kept, ("budgets", budget.id))
+        yield from _row(Limit.BUDGET, budget.id, mine, pairs.cost[mine], left.budgets[budget.id])
     for quota in pairs.problem.quotas:
-        mine = kept[_holding(pairs, quota.id, "quotas")[pairs.ask[kept]]]
-        yield from _row(Limit.QUOTA, quota.id, mine, pairs.devices[mine], quota.remaining_devices)
+        mine = _drawing(pairs, kept, ("quotas", quota.id))
+        yield from _row(Limit.QUOTA, quota.id, mine, pairs.devices[mine], left.quotas[quota.id])
 
 
 def loose(pairs: Pairs, kept: Ints) -> dict[int, Ints]:
     """Groups whose same-node sizes do not divide each other, with their same-node pairs: these need nodes by name."""
-    mine = kept[_same_node(pairs)[pairs.ask[kept]]]
+    mine = kept[pairs.same_node[pairs.ask[kept]]]
     return {
         at: each
         for at, each in enumerate(_buckets(pairs.group[mine], mine, len(pairs.groups)))
@@ -62,9 +65,9 @@ def loose(pairs: Pairs, kept: Ints) -> dict[int, Ints]:
     }
 
 
-def _node_rows(pairs: Pairs, group: int, mine: Ints) -> Iterator[Row]:
-    one_node = mine[_same_node(pairs)[pairs.ask[mine]]] if len(mine) else mine
-    free = np.array(pairs.groups[group].per_node, dtype=np.int64)
+def _node_rows(pairs: Pairs, group: int, mine: Ints, left: Ledger) -> Iterator[Row]:
+    one_node = mine[pairs.same_node[pairs.ask[mine]]]
+    free = np.array(left.nodes[group], dtype=np.int64)
     for size in np.unique(pairs.units[one_node]).tolist():
         fitting = one_node[pairs.units[one_node] >= size]
         yield from _row(
@@ -81,12 +84,10 @@ def _row(limit: Limit, name: str, pairs: Ints, weight: Ints, most: int) -> Itera
         yield Row(limit=limit, id=name, pairs=pairs, weight=weight, most=most)
 
 
-def _holding(pairs: Pairs, name: str, where: str) -> Bools:
-    return np.array([name in getattr(ask, where) for ask in pairs.asks], dtype=np.bool_)
-
-
-def _same_node(pairs: Pairs) -> Bools:
-    return np.array([ask.same_node for ask in pairs.asks], dtype=np.bool_)
+def _drawing(pairs: Pairs, kept: Ints, limit: tuple[str, str]) -> Ints:
+    mask = np.zeros(len(pairs.asks), dtype=np.bool_)
+    mask[pairs.holders.get(limit, kept[:0])] = True
+    return kept[mask[pairs.ask[kept]]]
 
 
 def _buckets(key: Ints, values: Ints, size: int) -> list[Ints]:

@@ -9,10 +9,11 @@ too many.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
-from optimizer.filter import Bits, Ints, Market, judge
+from optimizer.filter import Bits, Bools, Ints, Market, judge
 from optimizer.problem import Aim, Ask, Confidential, Group, Problem
 
 SLICE = 2_000_000
@@ -48,6 +49,22 @@ class Pairs:
     @property
     def groups(self) -> tuple[Group, ...]:
         return self.problem.groups
+
+    @cached_property
+    def same_node(self) -> Bools:
+        """Which asks want one node."""
+        return np.array([ask.same_node for ask in self.asks], dtype=np.bool_)
+
+    @cached_property
+    def holders(self) -> dict[tuple[str, str], Ints]:
+        """("budgets" | "quotas", id) → the asks that draw on it."""
+        found: dict[tuple[str, str], list[int]] = {}
+        for at, ask in enumerate(self.asks):
+            for name in set(ask.budgets):
+                found.setdefault(("budgets", name), []).append(at)
+            for name in set(ask.quotas):
+                found.setdefault(("quotas", name), []).append(at)
+        return {key: np.array(asks, dtype=np.int64) for key, asks in found.items()}
 
     def __len__(self) -> int:
         return len(self.ask)

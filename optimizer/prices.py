@@ -13,21 +13,24 @@ few steps the whole is looked at again.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 from copy import copy
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-from optimizer.filter import Ints
+from optimizer.filter import Floats, Ints
 from optimizer.pairs import Pairs
+from optimizer.solution import Limit
 
 SMOOTH = (0.1, 0.6, 0.01, 0.001)
+"""How far an ask spreads over pairs, as a share of its best profit: at first, what is kept of it from stage to stage,
+at first with prices from before, and at the least."""
 STEPS = (8, 32)
+"""Fewest and most steps of one stage …"""
 WORK = 8_000_000
-FLOOR = 1.0
-Floats = npt.NDArray[np.float64]
+"""… between which a stage looks at about so many pairs: early stages look at nearly all, so they get few steps."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,22 @@ class Prices:
     """No plan has a higher profit."""
     reduced: Floats
     """Of each pair: its profit less what it uses at these prices."""
+    market: Clearing
     rounds: int
+
+    @property
+    def whole_bound(self) -> int:
+        """The bound for profits in whole units, with room for what floating-point sums may have lost."""
+        return math.floor(self.bound * (1 + 1e-9) + 1e-6)
+
+    def by_limit(self) -> dict[tuple[Limit, str], float]:
+        """The prices that are not zero, by what they price."""
+        names = self.market.names
+        return {names[at]: float(self.vector[at]) for at in np.flatnonzero(self.vector).tolist()}
+
+    def at(self, vector: Floats) -> Floats:
+        """Reduced profits at other prices."""
+        return self.market.reduced(vector)
 
 
 class Clearing:
@@ -63,6 +81,12 @@ class Clearing:
             ],
             dtype=np.float64,
         )
+        self.names = [
+            *((Limit.GROUP, each.id) for each in problem.groups),
+            *((Limit.SHARED, each.id) for each in problem.rows),
+            *((Limit.BUDGET, each.id) for each in problem.budgets),
+            *((Limit.QUOTA, each.id) for each in problem.quotas),
+        ]
         self._sizes = (groups, shared, budgets, quotas)
         members = [
             (at, pairs.market.index[name], weight)
@@ -121,9 +145,14 @@ def _held(pairs: Pairs, where: str, index: dict[str, int]) -> tuple[Ints, Ints]:
 
 
 def clear(
-    pairs: Pairs, profit: Ints, *, left: Callable[[], float], rounds: int = 240, start: Floats | None = None
+    pairs: Pairs,
+    profit: Ints,
+    *,
+    left: Callable[[], float],
+    rounds: int = 300,
+    before: Mapping[tuple[Limit, str], float] | None = None,
 ) -> Prices:
-    """Prices and their bound, within the time left; ``start`` are prices of a similar problem."""
+    """Prices and their bound, within the time left; ``before`` are prices of a similar problem."""
     market = Clearing(pairs, profit)
     starts = pairs.start[:-1][np.diff(pairs.start) > 0]
 
@@ -132,14 +161,14 @@ def clear(
         best = np.maximum.reduceat(rest, starts) if len(starts) else rest
         return float(at @ market.most + np.maximum(best, 0).sum()), rest
 
-    prices = np.zeros(len(market.most)) if start is None else start.copy()
+    prices: Floats = np.array([(before or {}).get(name, 0.0) for name in market.names], dtype=np.float64)
     bound, rest = whole(prices)
     best, best_rest, done = prices, rest, 0
     if not len(starts):
-        return Prices(vector=prices, bound=0.0, reduced=rest, rounds=0)
+        return Prices(vector=prices, bound=0.0, reduced=rest, market=market, rounds=0)
     worth = np.maximum(np.maximum.reduceat(market.profit, starts), 1.0)
     heat = np.zeros(len(pairs.asks))
-    smooth = SMOOTH[0] if start is None else SMOOTH[2]
+    smooth = SMOOTH[2] if before else SMOOTH[0]
     while done < rounds and left() > 0:
         heat[pairs.ask[starts]] = smooth * worth
         near = _near(rest, pairs, starts, 8 * heat)
@@ -150,7 +179,7 @@ def clear(
         if now < bound:
             bound, best, best_rest = now, prices, rest
         smooth = max(smooth * SMOOTH[1], SMOOTH[3])
-    return Prices(vector=best, bound=bound, reduced=best_rest, rounds=done)
+    return Prices(vector=best, bound=bound, reduced=best_rest, market=market, rounds=done)
 
 
 def _near(rest: Floats, pairs: Pairs, starts: Ints, within: Floats) -> Ints:
@@ -191,4 +220,4 @@ def _typical(market: Clearing, cool: Floats) -> Floats:
     """A floor for each limit's curvature: its full use in pieces of the mean size."""
     first, second = market.used(np.ones(len(cool))), market.used(cool, 2)
     mean = np.divide(second, first, out=np.ones_like(first), where=first > 0)
-    return FLOOR * np.maximum(market.most * mean, 1e-12)
+    return np.maximum(market.most * mean, 1e-12)

@@ -206,6 +206,9 @@ class Solution:
     goals: tuple[Goal, ...]
     """In order of importance."""
     cost_micros: int
+    prices: Mapping[tuple[Limit, str], float]
+    """Clearing prices: µUSD per unit of a group, per µUSD of a budget, per device of a quota; those not named are 0.
+    Known where the aim is welfare and the problem large enough to need them."""
     wall_s: float
     stats: Mapping[str, float | int | str]
 

@@ -75,8 +75,8 @@ def test_where_the_solver_sees_only_a_part_its_bound_is_not_reported_as_the_whol
     problem = crowd(random.Random(7), asks=30, groups=8)
     best = answer(problem)
     assert best.status is Status.OPTIMAL
-    monkeypatch.setattr("optimizer.solve.WHOLE", 40)
-    monkeypatch.setattr("optimizer.solve.CORE", 60)
+    monkeypatch.setattr("optimizer.search.WHOLE", 40)
+    monkeypatch.setattr("optimizer.search.CORE", 60)
     part = answer(problem)
     assert part.stats["modelled pairs"] < part.stats["pairs"]
     assert part.status is Status.FEASIBLE

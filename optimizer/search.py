@@ -1,0 +1,138 @@
+"""Goal by goal: the exact solver on the strict order of goals, with what it proves.
+
+Where it is given every eligible pair its bounds are the problem's. Where there are too many it gets the pairs that
+look best at blended prices; its bounds are then dropped, and those of the prices, which hold for all pairs, are
+reported instead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+
+import numpy as np
+
+from optimizer import goals
+from optimizer.cpsat import Effort, Model, joined, taken_apart
+from optimizer.filter import Ints
+from optimizer.goals import Line
+from optimizer.greedy import Plan, priced, topped_up
+from optimizer.ledger import bind
+from optimizer.pairs import Pairs
+from optimizer.prices import Prices, clear
+from optimizer.solution import Goal
+from optimizer.welfare import Improvement
+
+WHOLE = 12_000
+"""Up to so many eligible pairs the exact solver sees all of them."""
+CORE = 12_000
+"""Of more than that it sees about this many, the first few of every ask."""
+
+
+class Search:
+    """The incumbent of one solve, and what is proved of each goal so far."""
+
+    def __init__(self, pairs: Pairs, lines: tuple[Line, ...], plan: Plan) -> None:
+        self._pairs = pairs
+        self._lines = lines
+        self.plan = plan
+        self._proved: dict[int, int] = {}
+        self._undisputed = goals.undisputed(pairs, plan)
+        self._prices: Prices | None = None
+        self.modelled = 0
+        self.solves = 0
+        self.work = 0.0
+
+    def run(self, left: Callable[[], float], effort: Effort) -> str:
+        """Solve the goals in order until all are done or time is up; the name of the last thing that happened."""
+        kept = self._core()
+        model = Model(self._pairs, kept)
+        self.modelled = len(kept)
+        whole = len(kept) == len(self._pairs) and model.exact
+        at = 0
+        while at < len(self._lines):
+            if left() <= 0:
+                return "time is up"
+            used, objective, factors = joined(self._lines[at:], len(kept))
+            block = self._lines[at : at + used]
+            rest = len(self._lines) - at - used
+            share = left() if rest == 0 else left() * 0.7
+            found = model.solve(objective, self.plan, Effort(share, effort.deterministic, effort.seed, effort.workers))
+            self.solves += 1
+            self.work += found.work
+            if found.chosen is not None:
+                self._adopt(found.chosen, found.nodes)
+            if whole and found.status in ("OPTIMAL", "FEASIBLE"):
+                reached = [line.of(self.plan) for line in block]
+                bounds = taken_apart(block, factors, found.best, reached)
+                self._proved.update({at + i: bound for i, bound in enumerate(bounds) if bound is not None})
+            for line in block:
+                model.require(line, line.of(self.plan))
+            at += used
+        return "exact" if whole else "exact on the core"
+
+    def price(self, left: Callable[[], float]) -> None:
+        """Prices for all goals blended: they say which pairs deserve the exact solver, and lead to one more plan."""
+        self._prices = clear(self._pairs, goals.blended(self._pairs), left=left)
+        plan = priced(self._pairs, self._prices)
+        if goals.better(self._lines, plan, self.plan):
+            self.plan = plan
+            self._undisputed = goals.undisputed(self._pairs, plan)
+
+    def bound(self, left: Callable[[], float]) -> None:
+        """Bounds over all pairs for the goals to be maximised, where the exact solver saw only some."""
+        for at, line in enumerate(self._lines):
+            if left() <= 0:
+                return
+            if line.maximise and at not in self._proved and line.of(self.plan) < line.ceiling:
+                self._proved[at] = clear(self._pairs, line.coefficient, left=left).whole_bound
+
+    def take_over(self, improvement: Improvement) -> None:
+        """The plan and the bound of a problem with one goal that was solved by other means."""
+        self.plan = improvement.plan
+        self._undisputed = goals.undisputed(self._pairs, self.plan)
+        self._proved[0] = improvement.bound
+        self.modelled, self.solves, self.work = improvement.modelled, improvement.solves, improvement.work
+
+    def top_up(self) -> None:
+        """Place what still fits; changes nothing in a plan that is proved best."""
+        self.plan = topped_up(self._pairs, self.plan)
+
+    def goals(self) -> tuple[Goal, ...]:
+        """What was reached and what is proved."""
+        return tuple(
+            Goal(
+                name=line.name,
+                maximise=line.maximise,
+                reached=line.of(self.plan),
+                bound=self._bound(at, line),
+            )
+            for at, line in enumerate(self._lines)
+        )
+
+    def _bound(self, at: int, line: Line) -> int:
+        if self._undisputed:
+            return line.of(self.plan)
+        easy = line.ceiling if line.maximise else goals.floor(line, self._pairs, self.plan)
+        proved = self._proved.get(at)
+        if proved is None:
+            return easy
+        return min(easy, proved) if line.maximise else max(easy, proved)
+
+    def _adopt(self, chosen: Collection[int], named: Mapping[int, int]) -> None:
+        nodes = bind(self._pairs, chosen, named)
+        if nodes is None or goals.score(self._lines, chosen) < goals.score(self._lines, self.plan):
+            return
+        self.plan = {pair: nodes.get(pair) for pair in sorted(chosen)}
+        self._undisputed = goals.undisputed(self._pairs, self.plan)
+
+    def _core(self) -> Ints:
+        pairs = self._pairs
+        if len(pairs) <= WHOLE:
+            return np.arange(len(pairs))
+        order = np.arange(len(pairs)) if self._prices is None else np.lexsort((-self._prices.reduced, pairs.ask))
+        rank = np.empty(len(pairs), dtype=np.int64)
+        rank[order] = np.arange(len(pairs)) - pairs.start[pairs.ask[order]]
+        having = int((np.diff(pairs.start) > 0).sum())
+        keep = rank < max(2, CORE // having)
+        keep[list(self.plan)] = True
+        return np.flatnonzero(keep)

@@ -1,0 +1,274 @@
+"""One goal, many pairs: from a plan and prices to a better plan and a tighter bound.
+
+Three means, each leaving the plan valid and the bound certified:
+
+* *Neighbourhoods*: the asks around one contested limit are taken out of the plan and placed anew by the exact solver,
+  all others staying where they are.
+* *Fixing by reduced cost*: a pair whose regret at the prices is more than the whole gap is in no better plan. What
+  is left of the pairs stands for all of them, so that the exact solver's bound on the rest is a bound on the whole.
+* *Knapsacks*: with groups and shared capacity priced, every tenant's budgets and quotas are a problem of its own, small
+  enough to solve exactly; the sum is a bound that knows a budget cannot be spent to the last cent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from optimizer.cpsat import Effort, Model
+from optimizer.filter import Floats, Ints
+from optimizer.goals import Line
+from optimizer.greedy import Plan
+from optimizer.ledger import Ledger, bind
+from optimizer.pairs import Pairs
+from optimizer.prices import Prices
+
+WHOLE = 15_000
+"""So many pairs the exact solver handles well at once."""
+CORE = 6_000
+"""Up to so many best pairs are solved together before neighbourhoods are tried."""
+FIRST = 4
+"""Pairs of each ask in that core."""
+KNAPSACK = 1.0
+"""Deterministic seconds for one tenant's knapsack; its bound counts also where it is cut short."""
+AROUND = 150
+"""Asks in a neighbourhood."""
+BEST = 8
+"""Pairs of each ask that a neighbourhood looks at, the best at the prices."""
+STEP = Effort(seconds=2.0, deterministic=1.0, seed=0, workers=1)
+"""For one neighbourhood; the deterministic limit bites first, so that runs repeat."""
+
+
+@dataclass
+class Improvement:
+    """A plan and what is proved about it, getting better."""
+
+    pairs: Pairs
+    line: Line
+    prices: Prices
+    plan: Plan
+    bound: int
+    solves: int = 0
+    modelled: int = 0
+    work: float = 0.0
+
+    @property
+    def value(self) -> int:
+        """Of the plan."""
+        return self.line.of(self.plan)
+
+    @property
+    def proved(self) -> bool:
+        """Whether nothing is left to gain."""
+        return self.value >= self.bound
+
+    def run(self, left: Callable[[], float], effort: Effort) -> str:
+        """All means in turn while time lasts; the name of the last."""
+        ranked = _ranked(self.pairs, self.prices.reduced)
+        total, stage = left(), "core"
+        core = self._core(ranked)
+        if len(core) <= CORE:
+            self._exact(core, replace(effort, seconds=total * 0.3), whole=False)
+        else:
+            stage = "neighbourhoods"
+            self._neighbourhoods(ranked, lambda: left() - 0.5 * total, effort)
+        if not self.proved and left() > 0 and len(kept := self._open()) <= WHOLE:
+            self._exact(kept, replace(effort, seconds=left() * 0.7), whole=True)
+            stage = "exact"
+        if not self.proved and left() > 0:
+            self._knapsacks(left, effort)
+            stage = "knapsacks"
+        if not self.proved and left() > 0:
+            self._neighbourhoods(ranked, left, effort)
+        return stage
+
+    def _core(self, ranked: Ints) -> Ints:
+        """The few best pairs of each ask, and the plan's own."""
+        rank = np.empty(len(ranked), dtype=np.int64)
+        rank[ranked] = np.arange(len(ranked)) - self.pairs.start[self.pairs.ask[ranked]]
+        keep = rank < FIRST
+        keep[list(self.plan)] = True
+        return np.flatnonzero(keep)
+
+    def _open(self) -> Ints:
+        """Pairs that a better plan than this one could hold."""
+        best = _margins(self.pairs, self.prices.reduced)[self.pairs.ask]
+        gap = self.prices.bound - self.value
+        keep = best - self.prices.reduced <= gap * (1 + 1e-9) + 1
+        keep[list(self.plan)] = True
+        return np.flatnonzero(keep)
+
+    def _exact(self, kept: Ints, effort: Effort, *, whole: bool) -> None:
+        model = Model(self.pairs, kept)
+        self.modelled = len(kept)
+        found = model.solve(self.line.coefficient, self.plan, effort)
+        self.solves += 1
+        self.work += found.work
+        if found.chosen is not None:
+            self._adopt(frozenset(found.chosen), found.nodes)
+            if whole and model.exact:
+                self.bound = min(self.bound, max(found.best, self.value))
+
+    def _neighbourhoods(self, ranked: Ints, left: Callable[[], float], effort: Effort) -> None:
+        dice = np.random.default_rng(effort.seed)
+        vain = 0
+        for asks in _around(self.pairs, self.prices, dice):
+            if left() <= 0 or self.proved or vain > 60:
+                return
+            vain = 0 if self._again(asks, ranked, min(left(), STEP.seconds), effort) else vain + 1
+
+    def _again(self, asks: Ints, ranked: Ints, seconds: float, effort: Effort) -> bool:
+        """Place these asks anew beside the others; whether that was better."""
+        out = set(asks.tolist())
+        ledger = Ledger(self.pairs)
+        own = {}
+        for pair, node in self.plan.items():
+            if int(self.pairs.ask[pair]) in out:
+                own[pair] = node
+            else:
+                ledger.take_on(pair, node)
+        choice = [pair for ask in asks.tolist() for pair in _top(self.pairs, ranked, ask)]
+        kept = np.array(sorted({*choice, *own}), dtype=np.int64)
+        model = Model(self.pairs, kept, ledger)
+        step = Effort(seconds=seconds, deterministic=STEP.deterministic, seed=effort.seed, workers=effort.workers)
+        found = model.solve(self.line.coefficient, own, step)
+        self.solves += 1
+        self.work += found.work
+        if found.chosen is None or self.line.of(found.chosen) <= self.line.of(own):
+            return False
+        named = {pair: node for pair, node in self.plan.items() if pair not in own and node is not None}
+        return self._adopt(frozenset(found.chosen | (set(self.plan) - set(own))), {**named, **found.nodes})
+
+    def _adopt(self, chosen: frozenset[int], named: Mapping[int, int]) -> bool:
+        nodes = bind(self.pairs, chosen, named)
+        if nodes is None or self.line.of(chosen) <= self.value:
+            return False
+        self.plan = {pair: nodes.get(pair) for pair in sorted(chosen)}
+        return True
+
+    def _knapsacks(self, left: Callable[[], float], effort: Effort) -> None:
+        pairs, market = self.pairs, self.prices.market
+        groups = len(pairs.groups) + len(pairs.problem.rows)
+        vector = self.prices.vector.copy()
+        vector[groups:] = 0
+        rest = self.prices.at(vector)
+        margins = _margins(pairs, self.prices.reduced)
+        earned = self.prices.vector * market.most
+        total = float(earned[:groups].sum())
+        parts = [(asks, float(earned[self._limits(asks)].sum() + margins[asks].sum())) for asks in _sharing(pairs)]
+        known = sum(part for _, part in parts)
+        for asks, part in sorted(parts, key=lambda each: -each[1]):
+            if left() <= 0 or part == 0:
+                break
+            known += min(0.0, self._one_knapsack(asks, rest, left(), effort) - part)
+            self.bound = min(self.bound, max(self.value, int(np.ceil((total + known) * (1 + 1e-12)))))
+
+    def _limits(self, asks: Ints) -> list[int]:
+        """Places in the price vector of the budgets and quotas these asks draw on."""
+        problem = self.pairs.problem
+        first = len(problem.groups) + len(problem.rows)
+        budgets = {each.id: first + at for at, each in enumerate(problem.budgets)}
+        quotas = {each.id: first + len(budgets) + at for at, each in enumerate(problem.quotas)}
+        drawn = [self.pairs.asks[at] for at in asks.tolist()]
+        return sorted(
+            {budgets[name] for ask in drawn for name in ask.budgets}
+            | {quotas[name] for ask in drawn for name in ask.quotas}
+        )
+
+    def _one_knapsack(self, asks: Ints, rest: Floats, seconds: float, effort: Effort) -> float:
+        """The most these asks can gain at the prices within their budgets and quotas."""
+        own = np.concatenate([np.arange(self.pairs.start[ask], self.pairs.start[ask + 1]) for ask in asks])
+        own = _undominated(self.pairs, own[rest[own] > 0], rest)
+        if not len(own):
+            return 0.0
+        # Rounded up to whole µUSD, so that the optimum of the rounded problem is never too low.
+        gain = np.zeros(len(rest), dtype=np.int64)
+        gain[own] = np.ceil(rest[own])
+        free = Ledger(self.pairs)
+        free.unlimited()
+        model = Model(self.pairs, own, free)
+        step = Effort(seconds=seconds, deterministic=KNAPSACK, seed=effort.seed, workers=effort.workers)
+        found = model.solve(gain, [pair for pair in self.plan if gain[pair]], step)
+        self.solves += 1
+        self.work += found.work
+        return float(found.best) if model.exact else np.inf
+
+
+def _margins(pairs: Pairs, rest: Floats) -> Floats:
+    """What each ask gains from its best pair, or 0."""
+    having = np.flatnonzero(np.diff(pairs.start))
+    best = np.zeros(len(pairs.asks))
+    if len(having):
+        best[having] = np.maximum(np.maximum.reduceat(rest, pairs.start[having]), 0)
+    return best
+
+
+def _ranked(pairs: Pairs, rest: Floats) -> Ints:
+    """Pairs ordered by ask, the best at the prices first."""
+    order: Ints = np.lexsort((-rest, pairs.ask))
+    return order
+
+
+def _top(pairs: Pairs, ranked: Ints, ask: int) -> list[int]:
+    low, high = int(pairs.start[ask]), int(pairs.start[ask + 1])
+    top: list[int] = ranked[low : min(high, low + BEST)].tolist()
+    return top
+
+
+def _around(pairs: Pairs, prices: Prices, dice: np.random.Generator) -> Iterator[Ints]:
+    """For ever: the asks around one limit that has a price, those nearest to indifference first."""
+    groups, asks = len(pairs.groups), pairs.asks
+    by_group = _members(pairs.group, pairs.ask, groups)
+    margin = _margins(pairs, prices.reduced)
+    worth = np.maximum(_margins(pairs, prices.market.profit), 1.0)
+    sharing = [asks for asks in _sharing(pairs) if len(asks) > 1]
+    dear = np.flatnonzero(prices.vector[:groups] > 0)
+    while True:
+        if sharing and dice.random() < 0.5:
+            near = sharing[int(dice.integers(len(sharing)))]
+        elif len(dear):
+            near = by_group[int(dear[dice.integers(len(dear))])]
+        else:
+            near = np.arange(len(asks))
+        doubt = margin[near] / worth[near] + dice.random(len(near)) * 0.5
+        yield np.sort(near[np.argsort(doubt, kind="stable")[:AROUND]])
+
+
+def _members(key: Ints, value: Ints, size: int) -> list[Ints]:
+    order = np.argsort(key, kind="stable")
+    return np.split(value[order], np.searchsorted(key[order], np.arange(1, size)))
+
+
+def _sharing(pairs: Pairs) -> list[Ints]:
+    """Asks grouped so that no budget or quota reaches across two groups."""
+    root = list(range(len(pairs.asks)))
+
+    def find(at: int) -> int:
+        while root[at] != at:
+            root[at] = root[root[at]]
+            at = root[at]
+        return at
+
+    first: dict[tuple[str, str], int] = {}
+    for at, ask in enumerate(pairs.asks):
+        for key in (*(("budget", name) for name in ask.budgets), *(("quota", name) for name in ask.quotas)):
+            root[find(at)] = find(first.setdefault(key, at))
+    parts: dict[int, list[int]] = {}
+    for at in range(len(root)):
+        parts.setdefault(find(at), []).append(at)
+    return [np.array(part, dtype=np.int64) for part in parts.values()]
+
+
+def _undominated(pairs: Pairs, own: Ints, rest: Floats) -> Ints:
+    """Pairs that are not beaten by another of the same ask in gain, cost and devices at once."""
+    order = own[np.lexsort((pairs.devices[own], pairs.cost[own], -rest[own], pairs.ask[own]))]
+    keep, ask, cost, devices = [], -1, 0, 0
+    for pair in order.tolist():
+        if int(pairs.ask[pair]) != ask:
+            ask, cost, devices = int(pairs.ask[pair]), 2**62, 2**62
+        if int(pairs.cost[pair]) < cost or int(pairs.devices[pair]) < devices:
+            keep.append(pair)
+            cost, devices = min(cost, int(pairs.cost[pair])), min(devices, int(pairs.devices[pair]))
+    return np.array(sorted(keep), dtype=np.int64)
