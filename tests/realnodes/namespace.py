@@ -78,6 +78,9 @@ class Namespace:
         status = self.cluster.api.get(self.path("ResourceClaim", claim))["status"]
         return {result["device"] for result in status["allocation"]["devices"]["results"]}
 
+    def uid(self, claim: str) -> str:
+        return str(self.cluster.api.get(self.path("ResourceClaim", claim))["metadata"]["uid"])
+
     def end(self, pod: str) -> None:
         """Delete the pod and wait until it is gone."""
         self.cluster.api.delete(self.path("Pod", pod))
@@ -94,3 +97,8 @@ class Namespace:
 def devices_named(environment: dict[str, str]) -> set[str]:
     """The devices a container's environment names, as the example driver has containers started."""
     return {device for name, device in environment.items() if name == f"GPU_DEVICE_{device.removeprefix('gpu-')}"}
+
+
+def claims_named(environment: dict[str, str]) -> set[str]:
+    """The uids of the claims for which the driver prepared a container's devices."""
+    return {uid for name, uid in environment.items() if name.startswith("GPU_DEVICE_") and name.endswith("_CLAIM")}

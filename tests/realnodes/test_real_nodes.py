@@ -9,7 +9,7 @@ import pytest
 from tests.controlplane.cluster import SLICES
 from tests.realnodes import manifests
 from tests.realnodes.lab import RealClusters
-from tests.realnodes.namespace import Namespace, devices_named
+from tests.realnodes.namespace import Namespace, claims_named, devices_named
 
 pytestmark = [pytest.mark.realnodes, pytest.mark.controlplane]
 
@@ -38,6 +38,7 @@ def test_a_running_pods_own_environment_names_the_devices_its_claim_was_given(na
     environment = namespace.environment("work")
     assert len(given) == 2
     assert devices_named(environment) == given
+    assert claims_named(environment) == {namespace.uid("two")}
     assert environment["KUBERNETES_NODE_NAME"] == "b-1"
     namespace.end("work")
 
