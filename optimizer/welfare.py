@@ -37,8 +37,10 @@ AROUND = 150
 """Asks in a neighbourhood."""
 BEST = 8
 """Pairs of each ask that a neighbourhood looks at, the best at the prices."""
-STEP = Effort(seconds=2.0, deterministic=1.0, seed=0, workers=1)
-"""For one neighbourhood; the deterministic limit bites first, so that runs repeat."""
+IN_VAIN = 60
+"""Neighbourhoods without a gain after which to stop."""
+AGAIN = 1.0
+"""Deterministic seconds for one neighbourhood."""
 
 
 @dataclass
@@ -115,9 +117,9 @@ class Improvement:
         dice = np.random.default_rng(effort.seed)
         vain = 0
         for asks in _around(self.pairs, self.prices, dice):
-            if left() <= 0 or self.proved or vain > 60:
+            if left() <= 0 or self.proved or vain >= IN_VAIN:
                 return
-            vain = 0 if self._again(asks, ranked, min(left(), STEP.seconds), effort) else vain + 1
+            vain = 0 if self._again(asks, ranked, left(), effort) else vain + 1
 
     def _again(self, asks: Ints, ranked: Ints, seconds: float, effort: Effort) -> bool:
         """Place these asks anew beside the others; whether that was better."""
@@ -132,7 +134,7 @@ class Improvement:
         choice = [pair for ask in asks.tolist() for pair in _top(self.pairs, ranked, ask)]
         kept = np.array(sorted({*choice, *own}), dtype=np.int64)
         model = Model(self.pairs, kept, ledger)
-        step = Effort(seconds=seconds, deterministic=STEP.deterministic, seed=effort.seed, workers=effort.workers)
+        step = replace(effort, seconds=seconds, deterministic=effort.deterministic or AGAIN)
         found = model.solve(self.line.coefficient, own, step)
         self.solves += 1
         self.work += found.work
@@ -189,7 +191,7 @@ class Improvement:
         free = Ledger(self.pairs)
         free.unlimited()
         model = Model(self.pairs, own, free)
-        step = Effort(seconds=seconds, deterministic=KNAPSACK, seed=effort.seed, workers=effort.workers)
+        step = replace(effort, seconds=seconds, deterministic=effort.deterministic or KNAPSACK)
         found = model.solve(gain, [pair for pair in self.plan if gain[pair]], step)
         self.solves += 1
         self.work += found.work

@@ -76,12 +76,13 @@ def best_by_force(problem: Problem) -> tuple[int, ...]:
     for picks in product(*choices):
         chosen = {ask.id: pick for ask, pick in zip(problem.asks, picks, strict=True) if pick is not None}
         found = value(problem, chosen)
-        if found > best and _possible(problem, chosen):
+        if found > best and possible(problem, chosen):
             best = found
     return best
 
 
-def _possible(problem: Problem, chosen: dict[str, str]) -> bool:
+def possible(problem: Problem, chosen: dict[str, str]) -> bool:
+    """Whether a choice keeps every limit that several share."""
     groups = {group.id: group for group in problem.groups}
     used: dict[str, int] = {}
     pieces: dict[str, list[int]] = {}

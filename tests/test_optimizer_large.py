@@ -1,0 +1,172 @@
+"""What the way for large problems promises, shown on small ones where the truth is known: bounds that hold, plans
+that are valid, and the same answer as the exact way wherever it claims one.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+from itertools import product
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from optimizer import goals
+from optimizer.check import cost_of, unsuitable
+from optimizer.ledger import Ledger
+from optimizer.limits import rows
+from optimizer.pairs import compile_pairs
+from optimizer.prices import clear
+from optimizer.problem import Aim, Problem
+from optimizer.solution import Limit, Status
+from tests.optimizing import answer, possible, problems, where
+from tests.test_optimizer import crowd
+
+ways = settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+@st.composite
+def valued(draw: st.DrawFn) -> Problem:
+    """A small problem in which every request has a value."""
+    problem = draw(problems())
+    asks = tuple(replace(ask, value_micros=draw(st.integers(0, 40)) * 500_001) for ask in problem.asks)
+    return replace(problem, asks=asks, aim=Aim.WELFARE)
+
+
+def best_welfare(problem: Problem) -> int:
+    """Σ (value − cost) of the best of all plans, found by trying each."""
+    groups = {group.id: group for group in problem.groups}
+    asks = {ask.id: ask for ask in problem.asks}
+    choices = [
+        [None, *(group.id for group in problem.groups if not any(unsuitable(ask, group)))] for ask in problem.asks
+    ]
+    best = 0
+    for picks in product(*choices):
+        chosen = {ask.id: pick for ask, pick in zip(problem.asks, picks, strict=True) if pick is not None}
+        gain = sum((asks[name].value_micros or 0) - cost_of(asks[name], groups[at]) for name, at in chosen.items())
+        if gain > best and possible(problem, chosen):
+            best = gain
+    return best
+
+
+@ways
+@given(valued())
+def test_the_exact_way_finds_the_greatest_welfare(problem: Problem) -> None:
+    solution = answer(problem)
+    assert solution.status is Status.OPTIMAL
+    assert solution.objective == best_welfare(problem)
+
+
+@ways
+@given(valued())
+def test_prices_bound_every_plan_whatever_they_are(problem: Problem) -> None:
+    pairs = compile_pairs(problem)
+    profit = goals.goals(pairs)[0].coefficient
+    best = best_welfare(problem)
+    for rounds in (0, 1, 100):
+        assert clear(pairs, profit, left=lambda: 1.0, rounds=rounds).whole_bound >= best
+    dice = np.random.default_rng(1)
+    names = clear(pairs, profit, left=lambda: 1.0, rounds=0).market.names
+    wild = {name: float(dice.uniform(0, 1e7)) for name in names}
+    assert clear(pairs, profit, left=lambda: 1.0, rounds=0, before=wild).whole_bound >= best
+
+
+@ways
+@given(valued(), st.sampled_from([(0, 0), (10_000, 0), (0, 10_000)]))
+def test_no_step_of_the_large_way_claims_less_than_the_best_plan_or_reaches_more(
+    monkeypatch: pytest.MonkeyPatch, problem: Problem, sizes: tuple[int, int]
+) -> None:
+    monkeypatch.setattr("optimizer.solve.EXACT", 0)
+    monkeypatch.setattr("optimizer.welfare.WHOLE", sizes[0])
+    monkeypatch.setattr("optimizer.welfare.CORE", sizes[1])
+    monkeypatch.setattr("optimizer.welfare.AROUND", 3)
+    monkeypatch.setattr("optimizer.welfare.IN_VAIN", 2)
+    best = best_welfare(problem)
+    solution = answer(problem)
+    (goal,) = solution.goals
+    assert goal.reached <= best <= goal.bound
+    if sizes[0]:
+        assert goal.reached == best == goal.bound
+
+
+@ways
+@given(problems())
+def test_a_bound_from_prices_holds_for_strict_goals_too(monkeypatch: pytest.MonkeyPatch, problem: Problem) -> None:
+    exact = answer(problem)
+    monkeypatch.setattr("optimizer.solve.EXACT", 0)
+    monkeypatch.setattr("optimizer.search.WHOLE", 0)
+    monkeypatch.setattr("optimizer.search.CORE", 3)
+    part = answer(problem)
+    first, seen = exact.goals[0], part.goals[0]
+    assert seen.reached <= first.reached <= seen.bound
+
+
+@pytest.fixture
+def early(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the large way begin with crowds that a test can afford."""
+    monkeypatch.setattr("optimizer.solve.EXACT", 0)
+    monkeypatch.setattr("optimizer.welfare.WHOLE", 0)
+    monkeypatch.setattr("optimizer.welfare.CORE", 0)
+    monkeypatch.setattr("optimizer.welfare.AROUND", 20)
+    monkeypatch.setattr("optimizer.welfare.IN_VAIN", 4)
+
+
+@pytest.mark.usefixtures("early")
+def test_the_large_way_repeats_itself() -> None:
+    problem = priced(crowd(random.Random(3), asks=60, groups=12))
+    runs = [answer(problem, time_limit_s=60.0, seed=1, deterministic_limit=0.02) for _ in range(2)]
+    assert runs[0].stats["solves"] > 4
+    assert where(runs[0]) == where(runs[1])
+    assert runs[0].goals == runs[1].goals
+
+
+@pytest.mark.usefixtures("early")
+def test_prices_and_placements_of_before_are_a_start_and_never_a_loss() -> None:
+    problem = priced(crowd(random.Random(4), asks=60, groups=6))
+    first = answer(problem, deterministic_limit=0.02)
+    churned = replace(problem, asks=problem.asks[4:])
+    again = answer(churned, deterministic_limit=0.02, previous=first)
+    kept = sum(
+        (ask.value_micros or 0) - first.placements[ask.id].cost_micros
+        for ask in churned.asks
+        if ask.id in first.placements
+    )
+    assert again.goals[0].reached >= kept
+    assert again.goals[0].reached <= again.goals[0].bound
+
+
+@pytest.mark.usefixtures("early")
+def test_a_limit_that_nobody_reaches_has_no_price_and_one_that_binds_has() -> None:
+    problem = priced(crowd(random.Random(4), asks=60, groups=6))
+    generous = replace(problem, budgets=tuple(replace(each, remaining_micros=10**14) for each in problem.budgets))
+    prices = answer(generous, deterministic_limit=0.02).prices
+    assert not any(limit is Limit.BUDGET and price > 1e-6 for (limit, _), price in prices.items())
+    assert any(limit is Limit.GROUP for limit, _ in prices)
+    assert all(price > 0 for price in prices.values())
+
+
+def test_rows_count_only_what_the_others_have_left() -> None:
+    problem = crowd(random.Random(2), asks=20, groups=3)
+    pairs = compile_pairs(problem)
+    whole, spent = Ledger(pairs), Ledger(pairs)
+    first = spent.first_fit(0) or 0
+    spent.take(first)
+    every = np.arange(len(pairs))
+    name = pairs.groups[int(pairs.group[first])].id
+
+    def most(ledger: Ledger) -> int:
+        return next(row.most for row in rows(pairs, every, ledger) if (row.limit, row.id) == (Limit.GROUP, name))
+
+    assert most(whole) - most(spent) == int(pairs.units[first])
+
+
+def priced(problem: Problem) -> Problem:
+    """The same crowd, each with a value of its own."""
+    dice = random.Random(9)
+    asks = tuple(
+        replace(ask, value_micros=round(ask.devices * ask.duration_s / 3600 * dice.uniform(1, 6) * 1_000_000))
+        for ask in problem.asks
+    )
+    return replace(problem, asks=asks, aim=Aim.WELFARE)
