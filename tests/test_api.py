@@ -1,6 +1,7 @@
 """The API as its callers meet it: a whole broker over real HTTPS, on both databases where that can differ."""
 
 import asyncio
+import base64
 import json
 import os
 import ssl
@@ -13,7 +14,7 @@ import structlog
 
 from broker.app import running
 from broker.domain.access import LEND, READ, REQUEST
-from broker.kit.jose import LEASE, verify
+from broker.kit.jose import ADVERT, LEASE, verify
 from broker.store.database import BadDatabase
 from broker.web import examples
 from broker.web.call import ANYBODY, OPEN, Signed
@@ -322,6 +323,47 @@ async def test_an_agent_cannot_speak_for_another_cluster_nor_with_another_key(br
     changed = agent.advert(8)
     assert (await agent.call("PUT", "/v1/agent/advert", changed[:-4] + "AAAA")).is_problem(422, "untrusted-message")
     assert (await broker.admin.get("/v1/offers"))["items"] == []
+
+
+BAD_ADVERTS = {
+    "an unknown field": {"prize": "2"},
+    "no offers but a text": {"offers": "many"},
+    "a device twice over": {"offers": [{"name": "x"}] * 600},
+    "U+0000": {"offers": [{"name": "a\u0000b"}]},
+    "a sequence beyond 63 bits": {"sequence": 1 << 63},
+    "a name of half a megabyte": {"x" * (1 << 19): 1},
+}
+
+
+@pytest.mark.parametrize("what", BAD_ADVERTS)
+async def test_a_signed_message_that_makes_no_sense_is_refused_shortly_and_changes_nothing(broker, what):
+    agent = await broker.agent("team-b", tenant="green")
+    await agent.is_ready()
+    answer = await agent.call("PUT", "/v1/agent/advert", agent.advert(8, **BAD_ADVERTS[what]))
+    assert answer.is_problem(422, "malformed"), answer.text[:500]
+    assert len(answer.text) < 5_000
+    assert (await broker.admin.get("/v1/offers"))["items"] == []
+    assert (await agent.says("/v1/agent/advert", agent.advert(8)))["applied"]
+
+
+async def test_what_an_agent_reports_is_kept_by_either_database_or_refused(either):
+    agent = await either.agent("team-b", tenant="green")
+    line = {"lease": "lse-x", "role": "lender", "generation": 1, "phase": "refused"}
+    strange = await agent.call("PUT", "/v1/agent/report", agent.report({**line, "reason": "a\u0000b"}))
+    assert strange.is_problem(422, "malformed")
+    deep: dict = {}
+    for _ in range(150):
+        deep = {"a": deep}
+    advert = json.loads(base64url(agent.advert(8).split(".")[1]))
+    advert["offers"][0]["kind"]["attributes"] = {"x": deep}
+    advert["offers"][0]["kind"]["model"] = "💾" * 64
+    answer = await agent.call("PUT", "/v1/agent/advert", agent.signed(advert, typ=ADVERT))
+    assert answer.status in (200, 422), answer.text
+    assert (await either.admin.call("GET", "/v1/offers")).status == 200
+
+
+def base64url(text: str) -> bytes:
+    return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
 
 
 async def test_a_message_heard_before_changes_nothing(broker):

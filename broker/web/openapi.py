@@ -49,7 +49,7 @@ is the request's id in the broker's log.
 """
 
 _WHEN = {
-    400: "The request can't be read: malformed JSON, or a POST without a usable Idempotency-Key.",
+    400: "The request can't be read: malformed JSON or HTTP, or a POST without a usable Idempotency-Key.",
     401: "No credential, or one that is not good (any more).",
     403: "The credential is good, but its scopes don't allow this.",
     404: "It isn't there, or it isn't yours.",
@@ -137,15 +137,15 @@ def _operation(route: Route, references: Any) -> dict[str, Any]:
 
 def statuses(route: Route) -> set[int]:
     """Which problems this operation can answer with."""
-    found = {500, 503}
+    found = {400, 500, 503}
     if route.needs != OPEN:
         found |= {401} if route.needs == ANYBODY else {401, 403}
-    if route.segments:
-        found.add(404)
+    if route.segments or (route.body is not None and route.needs != OPEN):
+        found.add(404)  # a body names objects too
     if route.method == "POST":
-        found |= {400, 408, 413, 422}
+        found |= {408, 413, 422}
     if route.body is not None:
-        found |= {400, 408, 413, 415, 422}
+        found |= {408, 413, 415, 422}
     if route.query is not None or route.watch:
         found.add(422)
     if route.method != "GET":
