@@ -1,0 +1,368 @@
+"""Requests find their place or the reasons why not: caps, terms, selectors, nodes, tiers, budgets, quotes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from broker.domain.errors import BadSelector, BadTerms, BudgetExhausted, NotFound, OwnedByObject
+from broker.wire.agents import BurstPolicyReport
+from broker.wire.burst import BurstPolicySpec
+from broker.wire.devices import Confidential, Kind
+from broker.wire.leases import Renewal
+from broker.wire.requests import RequestState, RequestView, Step
+from tests.world import ADMIN, H100, World, device, devices, offer, pair, wish
+
+A100 = Kind(driver="gpu.nvidia.com", model="NVIDIA A100", attributes={"architecture": {"string": "Ampere"}})
+
+
+async def answer(here: World, **fields: Any) -> RequestView:
+    """Asked with no patience: placed, or refused with reasons."""
+    return await here.submitted(await here.user("team-a"), wish(wait=None, **fields))
+
+
+def why(view: RequestView) -> set[str]:
+    return {reason.reason for reason in view.reasons}
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ({"price_cap": {"amount": "1.99"}}, "price-cap"),
+        ({"total_cap": {"amount": "15.99"}}, "total-cap"),
+        ({"count": 17}, "count"),
+        ({"duration": "25h"}, "too-long"),
+        ({"duration": "59s"}, "too-short"),
+        ({"where": {"regions": ["us-east"]}}, "region"),
+        ({"where": {"clusters": ["c"]}}, "cluster"),
+        ({"where": {"providers": ["someone"]}}, "provider"),
+        ({"confidential": "require"}, "confidential"),
+        ({"count": 9, "devices": {"same_node": True}}, "node"),
+        ({"devices": {"driver": "gpu.amd.com"}}, "selector"),
+        ({"devices": {"selector": 'device.attributes["gpu.nvidia.com"].architecture == "Ampere"'}}, "selector"),
+    ],
+)
+async def test_what_cannot_be_placed_is_refused_at_once_with_the_reason(
+    here: World, fields: dict[str, Any], reason: str
+) -> None:
+    await pair(here)
+    view = await answer(here, **fields)
+    assert (view.state, view.step) == (RequestState.REFUSED, Step.ENDED)
+    assert reason in why(view)
+    assert view.message
+    assert all(each.detail.endswith(".") for each in view.reasons)
+
+
+async def test_a_refusal_says_what_would_have_to_change(here: World) -> None:
+    await pair(here)
+    view = await answer(here, price_cap={"amount": "1.00"})
+    changes = [reason.change for reason in view.reasons if reason.reason == "would-fit" and reason.change]
+    assert {"2.00"} == {change["price_cap"] for change in changes if "price_cap" in change}
+    raised = await answer(here, price_cap={"amount": "2.00"})
+    assert raised.state is RequestState.PLACED
+
+
+async def test_with_nobody_lending_it_says_so(here: World) -> None:
+    await here.agent("a")
+    view = await answer(here)
+    assert view.state is RequestState.REFUSED
+    assert view.reasons
+
+
+async def test_a_cluster_never_borrows_from_itself(here: World) -> None:
+    _, borrower = await pair(here, offer([]))
+    await borrower.advertise(offer(devices("n1")))
+    assert why(await answer(here)) >= {"own-cluster"}
+
+
+async def test_a_tenant_that_a_lender_does_not_admit_gets_nothing_of_it(here: World) -> None:
+    await pair(here, offer(devices("n1"), allowed_borrowers=["team-z"]))
+    assert "tenant" in why(await answer(here))
+
+
+async def test_the_cheaper_offer_wins_and_the_other_says_why_it_lost(here: World) -> None:
+    await pair(here, offer(devices("n1"), price="2.50"), offer(devices("n2"), name="cheap", price="2.10"))
+    view = await answer(here)
+    assert view.placement is not None
+    assert str(view.placement.price.amount) == "2100000"
+    (lost,) = view.placement.alternatives
+    assert (lost.reason, lost.price.amount) == ("costlier", 2_500_000)
+    assert view.placement.solver["gap"] == 0.0
+    lease = (await here.broker.leases(ADMIN)).items[0]
+    assert lease.price.amount == 2_100_000
+
+
+async def test_a_selector_means_what_it_means_to_kubernetes(here: World) -> None:
+    await pair(here, offer(devices("n1"), kind=A100, name="a100"), offer(devices("n2"), name="h100"))
+    view = await answer(
+        here,
+        devices={
+            "selector": 'device.driver == "gpu.nvidia.com" '
+            '&& device.capacity["gpu.nvidia.com"].memory.compareTo(quantity("40Gi")) > 0'
+        },
+    )
+    assert view.placement is not None
+    assert view.placement.kind == H100
+
+
+@pytest.mark.parametrize(
+    "text", ["device.", "1 + 1", "device.attributes[", 'foo.bar == "x"', "true && ", "[1,2].all(x, x > 0) ? 1 : 2"]
+)
+async def test_a_selector_that_does_not_compile_is_refused_with_the_compilers_words(here: World, text: str) -> None:
+    await pair(here)
+    user = await here.user("team-a")
+    for call in (here.broker.submit, here.broker.quote):
+        with pytest.raises(BadSelector, match="doesn't compile") as caught:
+            await call(user, wish(devices={"selector": text}))
+        assert caught.value.errors[0]["pointer"] == "/devices/selector"
+    assert (await here.broker.requests(user)).items == []
+
+
+async def test_all_devices_of_one_node_when_asked_and_the_tightest_node_anyway(here: World) -> None:
+    lender, _ = await pair(here, offer([*devices("big"), *devices("small", each=3), *devices("middle", each=5)]))
+    for count, nodes in ((3, {"small"}), (5, {"middle"}), (8, {"big"})):
+        await answer(here, count=count, devices={"same_node": True})
+        newest = max(await lender.desired(), key=lambda each: each.id)
+        assert {each.node for each in newest.lease.devices} == nodes
+
+
+async def test_devices_that_only_go_together_go_together(here: World) -> None:
+    lender, _ = await pair(here, offer(devices("t1", "t2", each=4), unit=4))
+    view = await answer(here, count=4)
+    assert view.state is RequestState.PLACED
+    (wanted,) = await lender.desired()
+    assert len({each.node for each in wanted.lease.devices}) == 1
+    view = await answer(here, count=3)
+    assert view.placement is not None
+    assert view.placement.devices == 4, "a unit is lent, and paid, whole"
+
+
+async def test_confidential_is_respected_and_the_lease_says_declared(here: World) -> None:
+    declared = Confidential(tee="sev-snp", gpu="on")
+    await pair(here, offer(devices("n1")), offer(devices("n2"), name="cc", price="2.90", confidential=declared))
+    view = await answer(here, confidential="prefer")
+    lease = (await here.broker.leases(ADMIN)).items[0]
+    assert view.placement is not None
+    assert lease.confidential == declared
+    assert lease.confidential.basis == "declared"
+    plain = await answer(here)
+    assert plain.placement is not None
+    other = await here.broker.lease(ADMIN, plain.lease or "")
+    assert other.confidential is None
+
+
+async def test_tiers_are_tried_in_order_each_under_its_own_cap(here: World) -> None:
+    await pair(
+        here,
+        offer(devices("n1"), price="4.00", region="near"),
+        offer(devices("n2"), name="far", price="1.00", region="far"),
+    )
+    tiers = [
+        {"name": "near", "price_cap": {"amount": "5.00"}, "where": {"regions": ["near"]}},
+        {"name": "far", "price_cap": {"amount": "1.00"}},
+    ]
+    first = await answer(here, price_cap=None, tiers=tiers)
+    second = await answer(here, price_cap=None, tiers=tiers)
+    assert [view.placement.tier for view in (first, second) if view.placement] == ["near", "far"]
+
+
+async def test_higher_priority_goes_first_whatever_came_first(here: World) -> None:
+    await pair(here, offer(devices("n1")))
+    user = await here.user("team-a")
+    low = await here.broker.submit(user, wish(priority=0))
+    high = await here.broker.submit(user, wish(priority=10))
+    await here.broker.place()
+    assert (await here.broker.request(user, low.id)).state is RequestState.OPEN
+    assert (await here.broker.request(user, high.id)).state is RequestState.PLACED
+
+
+async def test_who_waits_is_placed_when_there_is_room_and_refused_when_time_is_up(here: World) -> None:
+    lender, _ = await pair(here, offer(devices("n1", each=4)))
+    user = await here.user("team-a")
+    lucky = await here.submitted(user, wish(wait="5m"))
+    assert (lucky.state, why(lucky) >= {"count"}) == (RequestState.OPEN, True)
+    revision = await here.store.read(lambda unit: unit.revision)
+    await here.broker.place()
+    assert await here.store.read(lambda unit: unit.revision) == revision, "the same reasons are not told twice"
+
+    await lender.advertise(offer(devices("n1")))
+    await here.broker.place()
+    assert (await here.broker.request(user, lucky.id)).state is RequestState.PLACED
+    late = await here.submitted(user, wish(wait="30s"))
+    here.clock.advance(seconds=30)
+    await here.broker.place()
+    assert (await here.broker.request(user, late.id)).state is RequestState.REFUSED
+
+
+async def test_a_stale_offer_gets_no_requests(here: World) -> None:
+    await pair(here)
+    here.clock.advance(seconds=61)
+    view = await answer(here)
+    assert view.state is RequestState.REFUSED
+
+
+async def test_a_lease_is_never_granted_twice_for_one_request(here: World) -> None:
+    await pair(here)
+    user = await here.user("team-a")
+    await here.broker.submit(user, wish(count=1))
+    opened, snapshot, policies, spent = await here.store.read(here.broker.look)
+    plan = here.broker.plan(opened, snapshot, policies, spent)
+    grants, others = here.broker.sort_out(opened, plan, snapshot)
+    first = await here.store.write(lambda unit: here.broker.commit(unit, grants, others, snapshot, policies))
+    second = await here.store.write(lambda unit: here.broker.commit(unit, grants, others, snapshot, policies))
+    assert (len(first.placed), second.placed, len(second.lost)) == (1, [], 1)
+    assert len((await here.broker.leases(user)).items) == 1
+
+
+async def test_a_cancelled_request_is_not_placed_and_one_being_placed_is_undone(here: World) -> None:
+    lender, _ = await pair(here)
+    user = await here.user("team-a")
+    waiting = await here.broker.submit(user, wish())
+    assert (await here.broker.cancel(user, waiting.id)).state is RequestState.CANCELLED
+    assert (await here.broker.cancel(user, waiting.id)).state is RequestState.CANCELLED
+    await here.broker.place()
+    assert await lender.desired() == []
+
+    placed = await here.submitted(user, wish())
+    assert (await here.broker.cancel(user, placed.id)).state is RequestState.CANCELLED
+    assert [each.want for each in await lender.desired()] == ["gone"]
+    await lender.say("released")
+    assert (await here.broker.leases(user)).items[0].ending == "cancelled"
+    assert (await here.broker.request(user, placed.id)).state is RequestState.CANCELLED
+
+
+async def test_what_a_request_lacks_is_said_before_anything_is_kept(here: World) -> None:
+    await pair(here)
+    user = await here.user("team-a")
+    tier = {"name": "t", "price_cap": {"amount": "1.00"}}
+    for fields, says in (
+        ({"price_cap": None}, "price_cap"),
+        ({"duration": "0s"}, "at least 1s"),
+        ({"tiers": [tier, tier]}, "same name"),
+    ):
+        with pytest.raises(BadTerms, match=says):
+            await here.broker.submit(user, wish(**fields))
+    for fields in ({"cluster": "nowhere"}, {"policy": "none"}):
+        with pytest.raises(NotFound):
+            await here.broker.submit(user, wish(**fields))
+    assert (await here.broker.requests(user)).items == []
+
+
+async def test_a_quote_answers_like_a_request_and_leaves_no_trace(here: World) -> None:
+    lender, _ = await pair(here)
+    user = await here.user("team-a")
+    revision = await here.store.read(lambda unit: unit.revision)
+    good = await here.broker.quote(user, wish())
+    bad = await here.broker.quote(user, wish(price_cap={"amount": "0.10"}))
+    assert (good.state, bad.state) == (RequestState.PLACED, RequestState.REFUSED)
+    assert good.placement is not None
+    assert "price-cap" in why(bad)
+    assert "nothing was reserved" in good.message
+    assert await here.store.read(lambda unit: unit.revision) == revision
+    assert await lender.desired() == []
+    assert (await here.broker.requests(user)).items == []
+
+
+# --- burst policies --------------------------------------------------------------------------------------------------
+
+
+def policy(**fields: Any) -> BurstPolicySpec:
+    return BurstPolicySpec.model_validate(
+        {"tiers": [{"name": "any", "price_cap": {"amount": "3.00"}}], "max_duration": "2h", **fields}
+    )
+
+
+async def test_a_policys_budget_is_a_hard_stop_reserved_at_worst_case_and_settled_at_the_end(here: World) -> None:
+    lender, borrower = await pair(here)
+    user = await here.user("team-a")
+    await here.broker.put_burst_policy(user, "a", "nights", policy(budget={"amount": "20.00"}))
+    first = await answer(here, policy="nights", price_cap=None)
+    assert first.state is RequestState.PLACED
+    view = await here.broker.burst_policy(user, "a", "nights")
+    assert (view.status.spend.month, view.status.spend.committed, view.status.live_leases) == ("2026-11", 16_000_000, 1)
+
+    second = await answer(here, policy="nights", price_cap=None)
+    assert second.state is RequestState.REFUSED
+    assert "budget" in why(second)
+
+    lease = await here.lend(lender, borrower)
+    with pytest.raises(BudgetExhausted):
+        await here.broker.renew(user, lease, Renewal.model_validate({"duration": "2h"}))
+    here.clock.advance(minutes=15)
+    await here.broker.return_lease(user, lease)
+    assert (await here.broker.burst_policy(user, "a", "nights")).status.spend.committed == 4_000_000
+    await lender.say("released")
+    await lender.advertise(offer(devices("n1", "n2")))
+    third = await answer(here, policy="nights", price_cap=None)
+    assert third.state is RequestState.PLACED
+
+
+async def test_racing_requests_never_overspend_a_budget(here: World) -> None:
+    await pair(here)
+    user = await here.user("team-a")
+    await here.broker.put_burst_policy(user, "a", "nights", policy(budget={"amount": "20.00"}))
+    for _ in range(2):
+        await here.broker.submit(user, wish(policy="nights", price_cap=None))
+    opened, snapshot, policies, spent = await here.store.read(here.broker.look)
+    for request in opened:  # each alone, with the same stale sum
+        plan = here.broker.plan([request], snapshot, policies, spent)
+        grants, _ = here.broker.sort_out([request], plan, snapshot)
+        assert grants
+        await here.store.write(lambda unit, grants=grants: here.broker.commit(unit, grants, [], snapshot, policies))
+    assert (await here.broker.burst_policy(user, "a", "nights")).status.spend.committed == 16_000_000
+
+
+async def test_a_policys_limits_hold_for_whoever_spends_from_it(here: World) -> None:
+    await pair(here)
+    user = await here.user("team-a")
+    await here.broker.put_burst_policy(user, "a", "nights", policy(where={"regions": ["us-east"]}))
+    view = await answer(here, policy="nights")
+    assert "region" in why(view)
+    with pytest.raises(BadTerms, match="allows 7200 s at most"):
+        await here.broker.submit(user, wish(policy="nights", duration="3h"))
+    await here.broker.put_burst_policy(user, "a", "nights", policy(suspended=True))
+    with pytest.raises(BadTerms, match="suspended"):
+        await here.broker.submit(user, wish(policy="nights"))
+
+
+async def test_policies_that_are_objects_follow_their_objects(here: World) -> None:
+    _, borrower = await pair(here)
+    user = await here.user("team-a")
+    await here.broker.put_burst_policy(user, "a", "mine", policy())
+    spec = policy(budget={"amount": "10.00"})
+    told = await here.broker.burst_policies_report(borrower.principal, BurstPolicyReport(policies={"theirs": spec}))
+    assert set(told.policies) == {"theirs"}
+    views = {view.name: view.source for view in (await here.broker.burst_policies(user)).items}
+    assert views == {"mine": "api", "theirs": "object"}
+    with pytest.raises(OwnedByObject):
+        await here.broker.put_burst_policy(user, "a", "theirs", policy())
+    with pytest.raises(OwnedByObject):
+        await here.broker.delete_burst_policy(user, "a", "theirs")
+    revision = await here.store.read(lambda unit: unit.revision)
+    await here.broker.burst_policies_report(borrower.principal, BurstPolicyReport(policies={"theirs": spec}))
+    assert await here.store.read(lambda unit: unit.revision) == revision
+    await here.broker.burst_policies_report(borrower.principal, BurstPolicyReport(policies={}))
+    assert [view.name for view in (await here.broker.burst_policies(user)).items] == ["mine"]
+    with pytest.raises(NotFound):
+        await here.broker.burst_policy(await here.user("team-z"), "a", "mine")
+    await here.broker.delete_burst_policy(user, "a", "mine")
+    assert (await here.broker.burst_policies(user)).items == []
+
+
+async def test_lists_come_in_pages_that_lose_nothing(here: World) -> None:
+    await pair(here, *(offer([device("n1", n)], name=f"o{n}") for n in range(7)))
+    user = await here.user("team-a")
+    for _ in range(7):
+        await here.broker.submit(user, wish())
+    for call in (here.broker.offers, here.broker.requests):
+        seen: list[str] = []
+        cursor = None
+        while True:
+            page = await call(user, cursor=cursor, limit=3)
+            assert len(page.items) <= 3
+            seen += [item.id for item in page.items]
+            if page.cursor is None:
+                break
+            cursor = page.cursor
+        assert len(seen) == len(set(seen)) == 7
