@@ -242,6 +242,15 @@ class Agents(Moves):
         lines = list(lines)
         leases = {lease.id: lease for lease in unit.leases.by_id({line.lease for line in lines})}
         unknown: list[str] = []
+        moves: dict[str, Move] = {}
+
+        def move() -> None:
+            """All that was heard so far, in as few statements as one line would take."""
+            leases.update(
+                (lease.id, lease) for lease in self.move(unit, list(moves.values()), by=f"cluster:{cluster.name}")
+            )
+            moves.clear()
+
         for line in lines:
             lease = leases.get(line.lease)
             mine = lease is not None and cluster.name == (lease.lender if line.role == "lender" else lease.borrower)
@@ -249,11 +258,15 @@ class Agents(Moves):
                 if line.phase not in ("gone", "released"):
                     unknown.append(line.lease)
                 continue
+            if lease.id in moves:
+                move()
+            lease = leases[lease.id]
             outcome = hear(lease, _word(line, cluster.name), now=now)
             if outcome.types:
                 after = self.signed(outcome.lease) if outcome.sign else outcome.lease
-                move = Move(before=lease, after=after, types=outcome.types, failed=outcome.failed)
-                leases[lease.id] = self.move(unit, [move], by=f"cluster:{cluster.name}")[0]
+                moves[lease.id] = Move(before=lease, after=after, types=outcome.types, failed=outcome.failed)
+        if moves:
+            move()
         return unknown
 
 
@@ -263,6 +276,8 @@ def _open(jws: str, model: type[B], typ: str, cluster: Cluster) -> B:
         payload = jose.verify(jws, typ=typ, jwks=[json.loads(cluster.signing_key)])
     except jose.BadSignature as error:
         raise UntrustedMessage(f"The message isn't signed by cluster {cluster.name}'s key: {error}.") from error
+    if b"\\u0000" in payload or b"\0" in payload:
+        raise Malformed("The message has the character U+0000, which not every database can keep.")
     try:
         message = model.model_validate_json(payload)
     except (ValidationError, RecursionError) as error:
@@ -278,7 +293,7 @@ def malformed(error: ValidationError | RecursionError) -> Malformed:
     if isinstance(error, RecursionError):
         return Malformed("The message is nested too deeply.")
     errors = [
-        {"pointer": "/" + "/".join(str(part) for part in each["loc"]), "detail": each["msg"]}
+        {"pointer": "/" + "/".join(str(part)[:64] for part in each["loc"]), "detail": each["msg"][:300]}
         for each in error.errors(include_url=False, include_context=False, include_input=False)[:20]
     ]
     where = errors[0]["pointer"] if errors else "/"

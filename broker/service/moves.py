@@ -85,16 +85,16 @@ class Moves(Core):
 
     def _follow(self, unit: Unit, moves: Sequence[Move], *, by: str) -> None:
         """What the leases' changes mean for the requests they were made for."""
-        about_ = {
-            move.after.request: move
+        turned = {
+            move.after.id: move
             for move in moves
             if move.after.state is not move.before.state
             and move.after.state in (State.ACTIVE, State.DRAINING, State.ENDED)
         }
         changes: list[tuple[Request, Request]] = []
-        for request in unit.requests.by_id(about_):
-            move = about_[request.id]
-            changed = self._followed(request, move) if request.lease == move.after.id else None
+        for request in unit.requests.by_id({move.after.request for move in turned.values()}):
+            move = turned.get(request.lease or "")  # not one of a lease that the request has left behind
+            changed = None if move is None else self._followed(request, move)
             if changed is not None:
                 changes.append((request, changed))
         if changes:
