@@ -93,8 +93,11 @@ class Access(Core):
         """Newest first."""
         p.require(ADMIN)
         most, before = page_limit(limit), read_cursor(cursor)
+        seen = self.feed.last  # before the look: whoever watches from here misses nothing
         rows = await self.store.read(lambda unit: unit.tokens.page(tenant=None, before=before, limit=most + 1))
-        return self._page(rows, limit=most, key=lambda row: row.id, view=lambda row: TokenView(**views.token_view(row)))
+        return self._page(
+            rows, seen=seen, limit=most, key=lambda row: row.id, view=lambda row: TokenView(**views.token_view(row))
+        )
 
     async def revoke_token(self, p: Principal, token_id: str) -> TokenView:
         """It stops working at once. Again is fine."""
@@ -152,9 +155,14 @@ class Access(Core):
         """Newest first, without those that were revoked."""
         p.require(ADMIN)
         most, before = page_limit(limit), read_cursor(cursor)
+        seen = self.feed.last  # before the look: whoever watches from here misses nothing
         rows = await self.store.read(lambda unit: unit.tokens.join_page(tenant=None, before=before, limit=most + 1))
         return self._page(
-            rows, limit=most, key=lambda row: row.id, view=lambda row: JoinTokenView(**views.join_token_view(row))
+            rows,
+            seen=seen,
+            limit=most,
+            key=lambda row: row.id,
+            view=lambda row: JoinTokenView(**views.join_token_view(row)),
         )
 
     async def revoke_join_token(self, p: Principal, token_id: str) -> None:

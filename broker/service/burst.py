@@ -28,6 +28,7 @@ class Burst(Core):
         if p.cluster is not None and cluster not in (None, p.cluster):
             return Page([], None, self.feed.last)
         most, after = page_limit(limit), _after(read_cursor(cursor))
+        seen = self.feed.last  # before the look: whoever watches from here misses nothing
 
         def look(unit: Unit) -> list[tuple[Policy, BurstPolicyStatus]]:
             rows = unit.policies.page(
@@ -38,6 +39,7 @@ class Burst(Core):
         rows = await self.store.read(look)
         return self._page(
             rows,
+            seen=seen,
             limit=most,
             key=lambda row: f"{row[0].cluster}/{row[0].name}",
             view=lambda row: _view(*row),

@@ -22,13 +22,14 @@ class Clusters(Moves):
         """The tenant's own, in order of names; an administrator's list has all."""
         p.require(READ)
         most, after = page_limit(limit), read_cursor(cursor) or ""
+        seen = self.feed.last  # before the look: whoever watches from here misses nothing
         rows, counts = await self.store.read(
             lambda unit: (
                 unit.clusters.page(tenant=None if p.admin else p.tenant, only=p.cluster, after=after, limit=most + 1),
                 self._counts(unit),
             )
         )
-        return self._page(rows, limit=most, key=lambda row: row.name, view=lambda row: _view(row, counts))
+        return self._page(rows, seen=seen, limit=most, key=lambda row: row.name, view=lambda row: _view(row, counts))
 
     async def cluster(self, p: Principal, name: str) -> ClusterView:
         p.require(READ)

@@ -109,10 +109,12 @@ class Core:
 
     # --- pages -----------------------------------------------------------------------------------------------------
 
-    def _page(self, rows: list[R], *, limit: int, key: Callable[[R], str], view: Callable[[R], T]) -> Page[T]:
-        """``rows`` holds one more than ``limit`` where there is more."""
+    def _page(
+        self, rows: list[R], *, seen: int, limit: int, key: Callable[[R], str], view: Callable[[R], T]
+    ) -> Page[T]:
+        """``rows`` holds one more than ``limit`` where there is more; ``seen`` is the revision before they were read."""
         cursor = write_cursor(key(rows[limit - 1])) if len(rows) > limit else None
-        return Page([view(row) for row in rows[:limit]], cursor, self.feed.last)
+        return Page([view(row) for row in rows[:limit]], cursor, seen)
 
 
 def write_cursor(key: str) -> str:

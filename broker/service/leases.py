@@ -39,6 +39,7 @@ class Leases(Moves):
         """Newest first, on either side."""
         p.require(READ)
         most, before = page_limit(limit), read_cursor(cursor)
+        seen = self.feed.last  # before the look: whoever watches from here misses nothing
         if p.cluster is not None and cluster not in (None, p.cluster):
             return Page([], None, self.feed.last)
         rows = await self.store.read(
@@ -50,7 +51,7 @@ class Leases(Moves):
                 limit=most + 1,
             )
         )
-        return self._page(rows, limit=most, key=lambda row: row.id, view=views.lease_view)
+        return self._page(rows, seen=seen, limit=most, key=lambda row: row.id, view=views.lease_view)
 
     async def return_lease(self, p: Principal, lease_id: str, once: Once | None = None) -> LeaseView:
         """The borrower is done with it. Again is fine: the answer is how it stands."""

@@ -24,6 +24,7 @@ class Offers(Core):
         """Those open to the tenant; ``model`` matches part of the name, without regard to case."""
         p.require(READ)
         after, most = read_cursor(cursor) or "", page_limit(limit)
+        seen = self.feed.last  # before the look: whoever watches from here misses nothing
         snapshot = await self.snapshot()
         names = sorted(
             name
@@ -35,6 +36,7 @@ class Offers(Core):
         )
         return self._page(
             names[: most + 1],
+            seen=seen,
             limit=most,
             key=lambda name: name,
             view=lambda name: views.offer_view(snapshot.shown[name], snapshot),

@@ -87,6 +87,7 @@ class Requests(Placing):
         """Newest first."""
         p.require(READ)
         most, before = page_limit(limit), read_cursor(cursor)
+        seen = self.feed.last  # before the look: whoever watches from here misses nothing
 
         def look(unit: Unit) -> tuple[list[Request], dict[str, Lease]]:
             rows = unit.requests.page(
@@ -102,6 +103,7 @@ class Requests(Placing):
         rows, leases = await self.store.read(look)
         return self._page(
             rows,
+            seen=seen,
             limit=most,
             key=lambda row: row.id,
             view=lambda row: views.request_view(row, leases.get(row.lease or ""), solving=row.id in self.solving),
