@@ -30,6 +30,7 @@ from broker.store.migrate import migrate
 from broker.web import malformed
 from broker.web.metrics import Metrics
 from broker.web.site import make_site, open_site
+from optimizer.solve import warm
 
 ADMIN_TOKEN, URL = "admin-token", "url"
 """Files in the data directory: the first token, and where the broker listens."""
@@ -107,7 +108,9 @@ def make_app(
             ids=new_id,
         )
         await app[BROKER].start()
+        warming = asyncio.create_task(asyncio.to_thread(warm), name="load the solver")
         yield
+        await asyncio.gather(warming, return_exceptions=True)
         await app[BROKER].stop()
 
     async def loops(app: web.Application) -> AsyncIterator[None]:
