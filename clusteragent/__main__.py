@@ -12,6 +12,7 @@ import sys
 import structlog
 from pydantic import ValidationError
 
+from broker.kit import logs
 from clusteragent.agent import Agent
 from clusteragent.kube.real import NoWayIn, RealKube
 from clusteragent.settings import PREFIX, Settings
@@ -21,6 +22,7 @@ log = structlog.get_logger("agent")
 
 async def serve(settings: Settings) -> None:
     """Run one agent until SIGTERM or SIGINT; raises what killed it, or ``NoWayIn``."""
+    logs.configure(level=settings.log_level)
     kube = await connect(settings)
     try:
         agent = asyncio.create_task(Agent(settings, kube).run())
@@ -50,13 +52,6 @@ def main() -> int:
             name = PREFIX + "_".join(str(part).upper() for part in mistake["loc"])
             print(f"{name}: {mistake['msg']}", file=sys.stderr)
         return 2
-    structlog.configure(processors=[
-        structlog.contextvars.merge_contextvars,
-        structlog.processors.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-        structlog.processors.format_exc_info,
-        structlog.processors.JSONRenderer() if not sys.stderr.isatty() else structlog.dev.ConsoleRenderer(),
-    ], wrapper_class=structlog.make_filtering_bound_logger("info"))  # fmt: skip
     try:
         asyncio.run(serve(settings))
     except NoWayIn as error:

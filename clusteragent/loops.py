@@ -1,17 +1,12 @@
-"""Loops that outlive a bad step but never die in silence.
+"""What the agent's loops have in common: how they try again, how they name an error, how they end together.
 
-One bad step must not stop its loop; one dead loop must stop the process: a half-alive agent looks healthy and isn't. So
-``Backoff`` paces a loop's next try and ``supervised`` runs loops together and ends with the first that ends.
+One bad step must not stop its loop; one dead loop must stop the process: a half-alive agent looks healthy and isn't.
 """
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Coroutine
 from typing import Any
-
-import structlog
-
-log = structlog.get_logger("agent")
 
 
 class Backoff:
@@ -31,38 +26,6 @@ class Backoff:
         """The next pause; half to all of it, at random."""
         pause, self._next = self._next, min(self._next * 2, self._longest)
         return pause * random.uniform(0.5, 1.0)  # noqa: S311 (no secret depends on it)
-
-
-class Loop:
-    """Level-triggered: a nudge makes the next look sooner, never different.
-
-    ``step`` reads everything it needs and does what there is to do. It runs once at the start, after every nudge, and
-    at least every ``every`` seconds (None: on nudges alone). A step that fails is tried again after a pause.
-    """
-
-    def __init__(self, name: str, step: Callable[[], Awaitable[None]], *, every: float | None = None) -> None:
-        self.name, self._step, self._every = name, step, every
-        self._nudged = asyncio.Event()
-
-    def nudge(self) -> None:
-        self._nudged.set()
-
-    async def run(self) -> None:
-        backoff = Backoff()
-        while True:
-            self._nudged.clear()  # before the step: a nudge that comes during it counts
-            pause = self._every
-            try:
-                await self._step()
-                backoff.reset()
-            except Exception as error:
-                pause = backoff.delay()
-                log.warning("loop.failed", loop=self.name, error=describe(error), again_s=round(pause, 2))
-            try:
-                async with asyncio.timeout(pause):
-                    await self._nudged.wait()
-            except TimeoutError:
-                pass
 
 
 def describe(error: BaseException) -> str:

@@ -12,16 +12,18 @@ from typing import Any
 import structlog
 from pydantic import ValidationError
 
+from broker.kit.loops import Loop
 from broker.wire.base import Problem
 from broker.wire.requests import CapacityRequest, RequestView
 from clusteragent.cache import Shelf, deleting, uid_of
 from clusteragent.camel import snake
 from clusteragent.kube.interface import CAPACITY_REQUESTS, Kube, KubeError, NotFound, Obj
-from clusteragent.loops import Backoff, Loop, describe, supervised
+from clusteragent.loops import Backoff, describe, supervised
 from clusteragent.uplink import UNFINISHED, Refused, Unreachable, Uplink
 
 OBJECT_LABEL = "lendmesh.dev/object"
 RESYNC_S = 30.0
+RETRY_S = 1.0
 MOST_REASONS = 16
 log = structlog.get_logger("agent")
 
@@ -65,9 +67,10 @@ class Requests:
             self._views[view.id] = view
             self._loop.nudge()
 
-    async def _step(self) -> None:
+    async def _step(self) -> float | None:
+        """Look at every object and at every request that was made for one; seconds until the next look."""
         if not self._listed or not self._shelf.synced.is_set():
-            return
+            return None
         failures: list[Exception] = []
         objects = {uid_of(obj): obj for obj in self._shelf}
         for obj in objects.values():
@@ -80,11 +83,14 @@ class Requests:
         for view in list(self._views.values()):
             uid = view.request.labels.get(OBJECT_LABEL)
             if uid is not None and uid not in objects and view.state in UNFINISHED:
-                await self._take_back(view.id)
-            if view.state not in UNFINISHED and (uid is None or uid not in objects):
+                try:
+                    await self._take_back(view.id)
+                except Unreachable as error:
+                    failures.append(error)
+                    log.warning("request.kept", request=view.id, error=describe(error))
+            elif view.state not in UNFINISHED and (uid is None or uid not in objects):
                 del self._views[view.id]
-        if failures:
-            raise failures[0]
+        return RETRY_S if failures else None
 
     async def _serve(self, obj: Obj) -> None:
         metadata, status = obj["metadata"], obj.get("status") or {}

@@ -72,6 +72,7 @@ class Settings(BaseModel):
     region: str | None = None
     """Where the cluster is, when neither policy nor node labels say so."""
     provider: str | None = None
+    log_level: str = "INFO"
     name_of_us: Annotated[str, Field(max_length=100)] = ""
     """What the broker shows as this agent's version; default: the package's."""
 
