@@ -18,6 +18,7 @@ from broker.dra.cel import BadSelector, SelectorError, compile_selector
 from broker.dra.inventory import ALLOCATED, FREE, DeviceState
 from broker.dra.model import DeviceId, DeviceView
 from broker.dra.normalise import read_attributes
+from broker.dra.together import together
 from broker.wire.devices import Confidential, Excluded, Kind, OfferedDevice, Place
 from broker.wire.lending import LendingPolicySpec, LendingRule
 from broker.wire.offers import MAX_DEVICES_AN_OFFER, MAX_OFFERS, AdvertisedOffer, InventoryCounts, Terms
@@ -74,6 +75,7 @@ def offers(
     excluded: Counter[str] = Counter()
     lots: dict[str, _Lot] = {}
     matched: dict[tuple[str, str], int] = defaultdict(int)
+    lendable: list[tuple[DeviceState, tuple[str, LendingPolicySpec, LendingRule]]] = []
     free = 0
     for device in devices:
         found = _rule_for(device, policies, selectors)
@@ -88,7 +90,14 @@ def offers(
         if why is not None:
             excluded[why] += 1
         elif found is not None:
+            lendable.append((device, found))
+    promised = [device for device in devices if device.state == FREE and ref_of(device) in engaged]
+    apart = {device.id for device in together((device for device, _ in lendable), beside=promised)}
+    for device, found in lendable:
+        if device.id in apart:
             _sort_in(device, *found, lots=lots, place=place)
+        else:
+            excluded["shares its hardware with devices on offer"] += 1
     made, kept_back = _priced(lots, matched, excluded)
     states = Counter(device.state for device in devices)
     lent = sum(ref_of(device) in engaged for device in devices)

@@ -61,6 +61,7 @@ def test_mig_devices_that_do_not_exist_yet_are_told_by_the_slices_they_would_tak
     first, second = made(0), made(1)
     assert identify(first).unique_key != identify(second).unique_key
     assert _selected(first, [first, second]) == [first]
+    assert identify(first).kind == identify(second).kind
 
 
 @pytest.mark.parametrize("kind", ["vgpu", "channel", ""])

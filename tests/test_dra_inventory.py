@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from broker.dra.allocator import Unsatisfiable
 from broker.dra.inventory import CLAIM, CLASS, NODE, SLICE, TAINT_RULE, Inventory
 from broker.dra.model import DeviceId
+from broker.dra.together import together
 from tests.dra_shapes import ask, claim_of, class_of, h100, held_claim, node_of, slice_of
 
 NODES = [node_of("node-1", labels={"topology.kubernetes.io/region": "eu-1"}), node_of("node-2")]
@@ -213,6 +214,49 @@ def test_partitions_and_their_gpu_exclude_each_other():
     assert _free(_inventory(*slices)) == ["gpu-0", "mig-0", "mig-1"]
     assert _free(_inventory(*slices, claims=[held_claim("gpu.nvidia.com/node-1/gpu-0")])) == []
     assert _free(_inventory(*slices, claims=[held_claim("gpu.nvidia.com/node-1/mig-0")])) == ["mig-1"]
+
+
+def _partitioned(claims=()):
+    def uses(amount):
+        return [{"counterSet": "gpu-0", "counters": {"slices": {"value": str(amount)}}}]
+
+    parts = []
+    for number, size in enumerate((2, 1, 1, 3)):
+        attributes = {"type": "mig", "uuid": f"MIG-{number}", "profile": f"{size}g"}
+        part = {"name": f"mig-{number}", "attributes": {name: {"string": text} for name, text in attributes.items()}}
+        parts.append({**part, "capacity": {"memory": {"value": f"{size}0Gi"}}, "consumesCounters": uses(size)})
+    counters = [{"name": "gpu-0", "counters": {"slices": {"value": "4"}}}]
+    whole = h100(0, consumesCounters=uses(4))
+    return _inventory(
+        slice_of([], name="a", count=2, sharedCounters=counters),
+        slice_of([whole, *parts, h100(1)], name="b", count=2),
+        claims=claims,
+    )
+
+
+def test_devices_that_share_hardware_are_not_all_offered_at_once():
+    free = _partitioned().free()
+    assert [one.name for one in free] == ["gpu-0", "gpu-1", "mig-0", "mig-1", "mig-2", "mig-3"]
+    assert [one.name for one in together(free)] == ["gpu-0", "gpu-1"]
+    parts = [one for one in free if one.name != "gpu-0"]
+    assert [one.name for one in together(parts)] == ["gpu-1", "mig-1", "mig-3"]
+
+
+def test_what_is_promised_keeps_its_hardware_before_a_claim_holds_it():
+    free = {one.name: one for one in _partitioned().free()}
+    rest = [one for name, one in free.items() if name != "gpu-0"]
+    assert [one.name for one in together(rest, beside=[free["gpu-0"]])] == ["gpu-1"]
+
+
+def test_what_can_be_had_together_the_scheduler_gives_together():
+    for held in ([], ["mig-0"], ["mig-1", "mig-2"], ["gpu-0"]):
+        inventory = _partitioned([held_claim(*(f"gpu.nvidia.com/node-1/{name}" for name in held))] if held else [])
+        inventory.put(CLASS, class_of("any", "true"))
+        chosen = together(inventory.free())
+        claim = claim_of(*(ask(1, device_class="any", cel=one.pin) for one in chosen))
+        answer = inventory.allocate([claim], "node-1")
+        assert not isinstance(answer, Unsatisfiable), answer.reasons
+        assert [result.id for result in answer[0].results] == [one.id for one in chosen]
 
 
 def test_devices_that_only_their_names_tell_apart_cannot_be_held_and_are_not_offered():

@@ -15,7 +15,7 @@ from broker.dra.adapters import identify, plugin_resources
 from broker.dra.adapters.identity import Identity, raw_attributes, raw_capacity
 from broker.dra.allocator import taken_by
 from broker.dra.availability import ALLOCATED, UNUSABLE, obstacle
-from broker.dra.counters import Ledger
+from broker.dra.counters import Key, Ledger, available, consumption
 from broker.dra.declared import Declared, declared
 from broker.dra.model import Allocated, Allocation, Claim, Device, DeviceId, Features, Node, PoolId, Result, Slice
 from broker.dra.normalise import read_node
@@ -23,6 +23,7 @@ from broker.dra.pools import Published
 from broker.dra.reading import items, table
 
 FREE, INCOMPLETE, STALE = "free", "incomplete", "stale"
+_NOTHING: Mapping[Key, int] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +38,8 @@ class DeviceState:
         attributes, capacity: as published, in the form of resource.k8s.io/v1.
         identity: what its driver's adapter made of it.
         declared: what its node's labels declare.
+        consumes, room: of the counters that it shares with its pool (in billionths) what it takes while in use, and
+            what is left of all of them now. Two free devices need not be free together: see ``together``.
     """
 
     driver: str
@@ -50,6 +53,8 @@ class DeviceState:
     capacity: Mapping[str, Mapping[str, Any]]
     identity: Identity
     declared: Declared = field(default_factory=Declared)
+    consumes: Mapping[Key, int] = field(default_factory=dict)
+    room: Mapping[Key, int] = field(default_factory=dict)
 
     @property
     def id(self) -> DeviceId:
@@ -125,6 +130,7 @@ class _Judge:
     def _published_states(self, published: Published) -> Iterator[DeviceState]:
         newest = published.newest
         ledger = Ledger(self.allocated)
+        room = available(newest, self.allocated) if newest.counter_sets else _NOTHING
         current: set[str] = set()
         for part in newest.slices:
             for device in part.devices:
@@ -132,15 +138,15 @@ class _Judge:
                     continue  # the pool is invalid for it; one line a name is enough
                 current.add(device.id.device)
                 state, reason = _judge_device(device, newest, self.allocated, ledger, self.features)
-                yield self._state(device, part, state, reason)
+                yield self._state(device, part, room, state, reason)
         for part in published.slices:
             for device in part.devices if part.generation < newest.generation else ():
                 if device.id.device not in current:
                     current.add(device.id.device)
                     reason = f"published in generation {part.generation}, gone from {newest.generation}"
-                    yield self._state(device, part, STALE, reason)
+                    yield self._state(device, part, room, STALE, reason)
 
-    def _state(self, device: Device, part: Slice, state: str, reason: str) -> DeviceState:
+    def _state(self, device: Device, part: Slice, room: Mapping[Key, int], state: str, reason: str) -> DeviceState:
         identity = _identity(device)
         node = (device.nodes.name if part.per_device else part.nodes.name) or None
         facts = self.nodes.get(node) if node else None
@@ -166,6 +172,8 @@ class _Judge:
             capacity=raw_capacity(device),
             identity=identity,
             declared=facts.declared if facts is not None else Declared(),
+            consumes=consumption(device) if device.consumes else _NOTHING,
+            room=room if device.consumes else _NOTHING,
         )
 
 

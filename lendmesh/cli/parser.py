@@ -18,6 +18,7 @@ def build() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(title="verbs", metavar="VERB")
     _borrowing(verbs)
     _looking(verbs)
+    _devices(verbs)
     _running(verbs)
     return parser
 
@@ -227,6 +228,34 @@ def _looking(verbs: Any) -> None:
             deed.add_argument(
                 "-f", "--file", required=True, metavar="FILE", help="the policy's spec as YAML or JSON (- for stdin)"
             )
+
+
+def _devices(verbs: Any) -> None:
+    inventory = _prints(
+        _verb(
+            verbs,
+            "inventory",
+            "what is free in a cluster, what is not, and why not; needs no broker",
+            "cli.devices",
+            "inventory",
+        )
+    )
+    inventory.add_argument("--kubeconfig", metavar="FILE", help="of the cluster; default: KUBECONFIG or ~/.kube/config")
+    inventory.add_argument(
+        "--state",
+        choices=("free", "allocated", "tainted", "incomplete", "unusable", "stale"),
+        help="only devices in this state",
+    )
+    conformance = _verb(
+        verbs,
+        "conformance",
+        "play recorded cases of Kubernetes' allocator against ours",
+        "cli.devices",
+        "conformance",
+        about="Plays recorded cases of Kubernetes' structured allocator against ours. The last line is `agree N/M`; "
+        "the exit code is 0 only when all agree.",
+    )
+    conformance.add_argument("file", nargs="+", metavar="FILE", help="cases, .json or .json.gz")
 
 
 def _running(verbs: Any) -> None:

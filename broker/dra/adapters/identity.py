@@ -14,7 +14,7 @@ from broker.dra.model import AttributeValue, Device, Version
 STANDARD = "resource.kubernetes.io"
 # Attributes that tell one device from the next of its kind; a kind is what is left without them.
 _OWN_NAMES = frozenset(
-    {"uuid", "parentUUID", "serial", "index", "minor", "id", "cardIndex", "renderIndex", "gpuModuleID"}
+    {"uuid", "parentUUID", "serial", "index", "minor", "id", "deviceID", "cardIndex", "renderIndex", "gpuModuleID"}
     | {"pciAddr", "parentPciAddr", "pciAddress", "pciBusID", "pciRoot", "pcieRoot", "numaNode", "health", "healthy"}
     | {"partition1", "partition2", "partition4", "partition8"}
 )
@@ -66,15 +66,17 @@ def build(
     exclusive: bool = False,
     unit: Literal["device", "node"] = "device",
     excluded: str = "",
+    own_capacity: tuple[str, ...] = (),
 ) -> Identity:
     """An identity with what every adapter works out in the same way.
 
     ``pins`` are attributes, fully qualified, that together select the device; pairs without a value do not count, and
-    without any value left the device cannot be pinned and is excluded.
+    without any value left the device cannot be pinned and is excluded. Capacities whose names begin with one of
+    ``own_capacity`` say which device it is, not of what kind.
     """
     pin = _pin(device.id.driver, pins)
     attributes = {name: value for name, value in raw_attributes(device).items() if short(name) not in _OWN_NAMES}
-    capacity = raw_capacity(device)
+    capacity = {name: value for name, value in raw_capacity(device).items() if not name.startswith(own_capacity)}
     amount = device.capacity.get(memory)
     if not excluded and pin is None:
         excluded = "nothing it publishes tells it from its neighbours, so it cannot be held by itself"

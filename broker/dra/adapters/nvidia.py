@@ -14,6 +14,7 @@ from broker.dra.model import AttributeValue, Device
 
 DRIVER = "gpu.nvidia.com"
 DOMAIN_DRIVER = "compute-domain.nvidia.com"
+_SLICES = ("memorySlice",)  # capacities memorySlice0…7: which part of its GPU's memory a MIG device takes
 
 
 def identify(device: Device) -> Identity:
@@ -38,6 +39,7 @@ def identify(device: Device) -> Identity:
         partition_of=parent if kind == "mig" else uuid,
         exclusive=kind in ("gpu", "vfio"),
         excluded=excluded,
+        own_capacity=_SLICES,
     )
 
 
@@ -48,7 +50,7 @@ def identify_domain(device: Device) -> Identity:
 
 
 def _dynamic_mig(device: Device, parent: str, profile: str) -> Identity:
-    slices = sorted(name for name in device.capacity if name.startswith("memorySlice"))
+    slices = sorted(name for name in device.capacity if name.startswith(_SLICES))
     built = build(
         device,
         key=f"mig/{parent}/{profile}/{device.id.device}" if parent else "",
@@ -56,6 +58,7 @@ def _dynamic_mig(device: Device, parent: str, profile: str) -> Identity:
         pins=_pins("mig", ("parentUUID", parent), ("profile", profile)) if parent and profile else (),
         partition=profile,
         partition_of=parent,
+        own_capacity=_SLICES,
     )
     if built.pin_cel is None or not slices:
         return built
