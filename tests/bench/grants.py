@@ -191,4 +191,4 @@ def _postgres() -> Iterator[Callable[[], str]]:
         yield lambda: server.url(server.create())
 
 
-SECTION = Section(name="grants", order=40, about="leases granted per second, with and without HTTP", run=run)
+SECTION = Section(name="grants", order=5, about="leases granted per second, with and without HTTP", run=run)

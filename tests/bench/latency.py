@@ -7,7 +7,7 @@ import time
 
 from tests.bench.asking import STEPS, Progress, request_for
 from tests.bench.figures import percent, percentile, seconds, shares, steps
-from tests.bench.members import FULL_NODES, QUICK_NODES, Members, members
+from tests.bench.members import FULL_NODES, QUICK_NODES, Members, shared_members
 from tests.bench.memory import note_memory
 from tests.bench.section import Bench, Figure, Grid, Outcome, Section
 
@@ -18,11 +18,11 @@ WITHIN_S = 60.0
 
 def run(bench: Bench) -> Outcome:
     nodes = QUICK_NODES if bench.quick else FULL_NODES
-    with members(bench, nodes=nodes) as world:
-        count = QUICK_REQUESTS if bench.quick else REQUESTS
-        bench.say(f"{count} requests one after another")
-        found = asyncio.run(_one_by_one(world, count))
-        note_memory(bench, world.pids, "latency")
+    count = QUICK_REQUESTS if bench.quick else REQUESTS
+    world = shared_members(bench)
+    bench.say(f"{count} requests one after another")
+    found = asyncio.run(_one_by_one(world, count))
+    note_memory(bench, world.pids, "latency")
     whole = [times["mirrored"] - times["queued"] for times in found]
     return Outcome(
         how=(
@@ -65,10 +65,11 @@ def _until(times: dict[str, float], step: str) -> float:
 
 def _shares(found: list[dict[str, float]]) -> Grid:
     took = [steps(times, STEPS) for times in found]
-    parts = {step: [each.get(step, 0.0) for each in took] for step in STEPS[1:-1]}
+    seen = [step for step in STEPS[1:-1] if any(step in each for each in took)]
+    parts = {step: [each.get(step, 0.0) for each in took] for step in seen}
     share = shares(parts)
     return Grid(
-        "Where the time goes, by the step that was reached (a step that came together with the next counts there)",
+        "Where the time goes, by the step that was reached (steps that always come as one are the later one)",
         ("step", "share", "p50", "p99"),
         [
             (step, percent(share[step]), seconds(percentile(parts[step], 50)), seconds(percentile(parts[step], 99)))

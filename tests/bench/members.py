@@ -102,6 +102,12 @@ def members(bench: Bench, *, nodes: int) -> Iterator[Members]:
             yield world
 
 
+def shared_members(bench: Bench) -> Members:
+    """Two clusters for all sections that leave the lender with devices to spare; they end with the run."""
+    nodes = QUICK_NODES if bench.quick else FULL_NODES
+    return bench.shared("members", lambda: bench.ends.enter_context(members(bench, nodes=nodes)))
+
+
 async def offered(world: Members, devices: int, *, within: float = 120) -> None:
     """Wait until exactly so many devices are on offer.
 

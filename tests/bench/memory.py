@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from tests.bench.asking import Asker
 from tests.bench.figures import mebibytes
 from tests.bench.machine import highest_rss, rss
-from tests.bench.members import GPUS, members
+from tests.bench.members import GPUS, Members, furnish, names_of, shared_members
 from tests.bench.section import Bench, Figure, Grid, Outcome, Section
+from tests.e2e.world import eventually
 
-DEVICES, QUICK_DEVICES = 1_000, 80
+DEVICES, QUICK_DEVICES = 1_000, 160
 AGENT_MOST, BROKER_MOST = 150 << 20, 300 << 20
 BROKER = "broker"
 
@@ -36,20 +35,23 @@ def note_memory(bench: Bench, pids: Mapping[str, int], section: str) -> None:
 
 def run(bench: Bench) -> Outcome:
     devices = QUICK_DEVICES if bench.quick else DEVICES
-    with members(bench, nodes=devices // GPUS) as world:
-        note_memory(bench, world.pids, "memory")
-        heard = asyncio.run(_known(world.asker()))
+    world = shared_members(bench)
+    bench.say(f"letting the lender grow to {devices} devices")
+    nodes = names_of(devices // GPUS)
+    furnish(world.clusters["b"], nodes[len(world.clusters["b"].api.list("/api/v1/nodes")) :])
+    eventually(lambda: _knows(world, devices), what=f"{devices} devices at the broker")
+    note_memory(bench, world.pids, "memory")
     notes: list[Note] = bench.shared("memory notes", list)
     agent = next(note for note in notes if note.section == "memory" and note.process == "agent-b")
     brokers = [note for note in notes if note.process.startswith(BROKER)]
     most = max(brokers, key=lambda note: note.now)
     return Outcome(
         how=(
-            f"Resident memory: of the lender's agent once {heard} devices are on offer; of the broker at the end of "
-            "every section that ran before this one."
+            f"Resident memory: of the lender's agent once the broker has heard of all {devices} devices from it; of "
+            "the broker at the end of every section that ran before this one."
         ),
         figures=[
-            Figure(f"agent at {heard} devices", mebibytes(agent.now), "< 150 MiB", agent.now < AGENT_MOST),
+            Figure(f"agent at {devices} devices", mebibytes(agent.now), "< 150 MiB", agent.now < AGENT_MOST),
             Figure("broker, at most", f"{mebibytes(most.now)} ({most.section})", "< 300 MiB", most.now < BROKER_MOST),
         ],
         grids=[
@@ -62,9 +64,9 @@ def run(bench: Bench) -> Outcome:
     )
 
 
-async def _known(asker: Asker) -> int:
-    async with asker:
-        return sum(offer["devices"] for offer in (await asker.get("/v1/offers"))["items"])
+def _knows(world: Members, devices: int) -> bool:
+    """The broker has heard of so many devices from the lender's agent."""
+    return any(one["name"] == "b" and one["devices"].get("total") == devices for one in world.ask("clusters"))
 
 
 SECTION = Section(name="memory", order=90, about="resident memory of agent and broker", run=run)

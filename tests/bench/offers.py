@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from tests.bench.asking import Following, Object
 from tests.bench.figures import percentile, seconds
 from tests.bench.kube import Kube, Seen, kube_of
-from tests.bench.members import FULL_NODES, GPUS, QUICK_NODES, Members, members
+from tests.bench.members import FULL_NODES, GPUS, QUICK_NODES, Members, shared_members
 from tests.bench.memory import note_memory
 from tests.bench.section import Bench, Figure, Outcome, Section
 from tests.controlplane.cluster import SLICES
@@ -25,10 +25,10 @@ PODS = f"/api/v1/namespaces/{NAMESPACE}/pods"
 
 def run(bench: Bench) -> Outcome:
     nodes, rounds = (QUICK_NODES, QUICK_ROUNDS) if bench.quick else (FULL_NODES, ROUNDS)
-    with members(bench, nodes=nodes) as world:
-        bench.say(f"{rounds} taints set and lifted, {rounds} pods with a claim made and deleted")
-        lags = asyncio.run(_measure(world, devices=nodes * GPUS, rounds=rounds))
-        note_memory(bench, world.pids, "offers")
+    world = shared_members(bench)
+    bench.say(f"{rounds} taints set and lifted, {rounds} pods with a claim made and deleted")
+    lags = asyncio.run(_measure(world, rounds=rounds))
+    note_memory(bench, world.pids, "offers")
     all_of_them = [*lags.tainted, *lags.lifted, *lags.taken, *lags.freed]
     return Outcome(
         how=(
@@ -81,7 +81,7 @@ class Count:
         return sum(self._offers.values())
 
 
-async def _measure(world: Members, *, devices: int, rounds: int) -> Lags:
+async def _measure(world: Members, *, rounds: int) -> Lags:
     lags, count = Lags(), Count()
     async with (
         world.asker() as asker,
@@ -91,12 +91,13 @@ async def _measure(world: Members, *, devices: int, rounds: int) -> Lags:
     ):
         for offer in (await asker.get("/v1/offers"))["items"]:
             count.hear(0.0, offer)
+        devices = count.devices
 
         async def since(began: float, expected: int) -> float:
             await _shown(following, count, expected)
             return count.at - began
 
-        slices = (await kube.list(SLICES))["items"]
+        slices = await _with_a_free_first_device(kube)
         for number in range(rounds):
             slice_ = slices[number % len(slices)]
             began = time.perf_counter()
@@ -130,6 +131,21 @@ async def _taint(kube: Kube, slice_: Object, wanted: bool) -> None:
     taints = {"taints": [{"key": "bench/unwell", "value": "yes", "effect": "NoSchedule"}]} if wanted else {}
     patch = {"spec": {"devices": [{**first, **taints}, *others]}}
     await kube.merge(f"{SLICES}/{slice_['metadata']['name']}", patch)
+
+
+async def _with_a_free_first_device(kube: Kube) -> list[Object]:
+    """Slices whose first device no claim has: tainting it changes what is on offer."""
+    taken = {
+        (result["pool"], result["device"])
+        for claim_ in (await kube.list("/apis/resource.k8s.io/v1/resourceclaims"))["items"]
+        for result in claim_.get("status", {}).get("allocation", {}).get("devices", {}).get("results", [])
+    }
+    found = []
+    for slice_ in (await kube.list(SLICES))["items"]:
+        spec = slice_["spec"]
+        if (spec["pool"]["name"], spec["devices"][0]["name"]) not in taken:
+            found.append(slice_)
+    return found
 
 
 def _allocations() -> Callable[[str, Object], str | None]:
