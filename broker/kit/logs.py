@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from functools import lru_cache
 from typing import Any, TextIO
 
 import structlog
@@ -59,8 +60,13 @@ def mask(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
     return {key: _masked(key, value) for key, value in event.items()}
 
 
+@lru_cache(maxsize=1_024)
+def _is_secret(key: str) -> bool:
+    return any(word in key.lower() for word in _SECRET)
+
+
 def _masked(key: str, value: Any) -> Any:
-    if isinstance(value, str) and any(word in key.lower() for word in _SECRET):
+    if isinstance(value, str) and _is_secret(key):
         return MASK
     if isinstance(value, dict):
         return {str(inner): _masked(str(inner), each) for inner, each in value.items()}
