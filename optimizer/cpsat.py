@@ -37,6 +37,8 @@ class Effort:
     """CP-SAT's own measure of work; with one worker it makes a run that is cut short repeatable."""
     seed: int
     workers: int
+    gap: float = 0.0
+    """Relative distance from the best at which to stop."""
 
 
 @dataclass(frozen=True)
@@ -102,6 +104,7 @@ class Model:
         given.random_seed = effort.seed % 2**31
         # The full linear relaxation proves in one second what the default does not in ten: knapsacks, all of it.
         given.linearization_level = 2
+        given.relative_gap_limit = effort.gap
         given.max_time_in_seconds = max(0.001, effort.seconds)
         if effort.deterministic is not None:
             given.max_deterministic_time = effort.deterministic

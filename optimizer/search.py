@@ -8,6 +8,7 @@ reported instead.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
 
 import numpy as np
 
@@ -26,6 +27,8 @@ WHOLE = 12_000
 """Up to so many eligible pairs the exact solver sees all of them."""
 CORE = 12_000
 """Of more than that it sees about this many, the first few of every ask."""
+NEAR = 1e-4
+"""Relative gap at which a goal of a large problem is left for the next."""
 
 
 class Search:
@@ -48,27 +51,59 @@ class Search:
         model = Model(self._pairs, kept)
         self.modelled = len(kept)
         whole = len(kept) == len(self._pairs) and model.exact
+        # In a large problem the last ten-thousandth of one goal is worth less than the time for the next.
+        gap = 0.0 if self._prices is None else NEAR
         at = 0
         while at < len(self._lines):
             if left() <= 0:
                 return "time is up"
+            if self._settled(at, left):
+                model.require(self._lines[at], self._lines[at].of(self.plan))
+                at += 1
+                continue
             used, objective, factors = joined(self._lines[at:], len(kept))
             block = self._lines[at : at + used]
             rest = len(self._lines) - at - used
-            share = left() if rest == 0 else left() * 0.7
-            found = model.solve(objective, self.plan, Effort(share, effort.deterministic, effort.seed, effort.workers))
+            found = model.solve(objective, self.plan, replace(effort, seconds=left() * (0.7 if rest else 1.0), gap=gap))
             self.solves += 1
             self.work += found.work
             if found.chosen is not None:
                 self._adopt(found.chosen, found.nodes)
             if whole and found.status in ("OPTIMAL", "FEASIBLE"):
                 reached = [line.of(self.plan) for line in block]
-                bounds = taken_apart(block, factors, found.best, reached)
-                self._proved.update({at + i: bound for i, bound in enumerate(bounds) if bound is not None})
+                for i, bound in enumerate(taken_apart(block, factors, found.best, reached)):
+                    if bound is not None:
+                        self._prove(at + i, bound)
             for line in block:
                 model.require(line, line.of(self.plan))
             at += used
         return "exact" if whole else "exact on the core"
+
+    def _settled(self, at: int, left: Callable[[], float]) -> bool:
+        """Whether prices alone prove the plan best in this goal, so that the solver need not."""
+        if self._prices is None:
+            return False
+        line = self._lines[at]
+        if line.of(self.plan) != self._bound(at, line):
+            self._bound_by_prices(at, left)
+        return line.of(self.plan) == self._bound(at, line)
+
+    def _bound_by_prices(self, at: int, left: Callable[[], float]) -> None:
+        line, pairs = self._lines[at], self._pairs
+        if line.maximise:
+            self._prove(at, clear(pairs, line.coefficient, left=left).whole_bound)
+        elif len(self.plan) == int((np.diff(pairs.start) > 0).sum()):
+            # Every plan as good places them all. Rewarding each placement by more than it can cost turns least cost
+            # into most profit; what was rewarded is subtracted again, and any plan that places all has had it all.
+            having = np.flatnonzero(np.diff(pairs.start))
+            reward = np.zeros(len(pairs.asks), dtype=np.int64)
+            reward[having] = 2 * np.maximum.reduceat(line.coefficient, pairs.start[having]) + 1
+            most = clear(pairs, reward[pairs.ask] - line.coefficient, left=left).whole_bound
+            self._prove(at, int(reward.sum()) - most)
+
+    def _prove(self, at: int, bound: int) -> None:
+        known = self._proved.get(at, bound)
+        self._proved[at] = min(known, bound) if self._lines[at].maximise else max(known, bound)
 
     def price(self, left: Callable[[], float]) -> None:
         """Prices for all goals blended: they say which pairs deserve the exact solver, and lead to one more plan."""
@@ -77,14 +112,6 @@ class Search:
         if goals.better(self._lines, plan, self.plan):
             self.plan = plan
             self._undisputed = goals.undisputed(self._pairs, plan)
-
-    def bound(self, left: Callable[[], float]) -> None:
-        """Bounds over all pairs for the goals to be maximised, where the exact solver saw only some."""
-        for at, line in enumerate(self._lines):
-            if left() <= 0:
-                return
-            if line.maximise and at not in self._proved and line.of(self.plan) < line.ceiling:
-                self._proved[at] = clear(self._pairs, line.coefficient, left=left).whole_bound
 
     def take_over(self, improvement: Improvement) -> None:
         """The plan and the bound of a problem with one goal that was solved by other means."""

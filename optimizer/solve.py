@@ -83,7 +83,6 @@ def solve(
         if len(pairs) > EXACT:
             search.price(left)
         stage = search.run(left, effort)
-        search.bound(lambda: left() + reserve / 2)
     else:
         stage = "nothing to choose"
     search.top_up()
