@@ -7,6 +7,7 @@ device is free exactly when a lone claim for it, on an untouched copy of its wor
 
 from __future__ import annotations
 
+import json
 import os
 import random
 from collections.abc import Iterator, Sequence
@@ -17,6 +18,7 @@ import pytest
 
 from broker.dra.allocator import Unsatisfiable
 from broker.dra.inventory import CLAIM, CLASS, NODE, SLICE, Inventory
+from lendmesh.cli import run
 from tests.conftest import ControlPlanes
 from tests.controlplane import fixtures
 from tests.controlplane.api import Api, until
@@ -167,3 +169,17 @@ def test_a_device_is_free_exactly_when_a_lone_claim_for_it_is_allocated(cluster:
              if got.get(node) != free[node]}  # fmt: skip
     assert wrong == {}, f"device: (our state, our reason), and the scheduler sees it otherwise; seed {seed}"
     assert 0 < sum(free.values()) < len(free)
+
+
+def test_the_inventory_of_a_real_cluster_is_shown_without_a_broker(
+    cluster: Cluster, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _settle(cluster, [world(1, "shown", lone=True)])
+    expected = {str(state.id): state.state for state in _picture(cluster.api).devices()}
+
+    assert run(["inventory", "--kubeconfig", str(cluster.kubeconfig), "-o", "json"]) == 0
+
+    told = json.loads(capsys.readouterr().out)
+    assert {f"{one['driver']}/{one['pool']}/{one['name']}": one["state"] for one in told["devices"]} == expected
+    assert run(["inventory", "--kubeconfig", str(cluster.kubeconfig)]) == 0
+    assert f"{len(expected)} devices: " in capsys.readouterr().out

@@ -115,7 +115,12 @@ def together(names: Sequence[str]) -> str:
     parts = [re.fullmatch(r"(.*?)([0-9]+)", name) for name in names]
     stems = {part[1] if part else "" for part in parts}
     numbers = sorted(int(part[2]) for part in parts if part)
-    if len(names) > 2 and len(stems) == 1 and numbers == list(range(numbers[0], numbers[0] + len(names))):
+    if (
+        len(names) > 2
+        and len(numbers) == len(names)
+        and len(stems) == 1
+        and numbers == list(range(numbers[0], numbers[0] + len(names)))
+    ):
         return f"{stems.pop()}{numbers[0]}…{numbers[-1]} ({len(names)})"
     return ", ".join(names)
 
