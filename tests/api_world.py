@@ -80,7 +80,7 @@ class Caller:
         if method == "POST":
             sent["Idempotency-Key"] = key or f"test-{next(_keys)}"
         data = body
-        if body is not None and not isinstance(body, str | bytes):
+        if isinstance(body, dict | list):
             data = json.dumps(body)
             sent["Content-Type"] = "application/json"
         elif method in ("POST", "PUT"):
@@ -107,7 +107,15 @@ class Agent(Caller):
     sealing: SealingKey = field(default_factory=SealingKey.generate)
     sequences: Any = field(default_factory=lambda: count(1))
 
-    def advert(self, devices: int, *, price: str = "2.00", cluster: str | None = None, **more: Any) -> str:
+    def advert(
+        self,
+        devices: int,
+        *,
+        price: str = "2.00",
+        cluster: str | None = None,
+        terms: Mapping[str, Any] | None = None,
+        **more: Any,
+    ) -> str:
         """A signed advert of one offer of ``devices`` H100s, eight a node."""
         now = datetime.now(UTC)
         offer = {
@@ -119,7 +127,7 @@ class Agent(Caller):
                 "attributes": {"productName": {"string": H100}},
             },
             "price": {"amount": price},
-            "terms": {"max_duration": "24h"},
+            "terms": terms or {"max_duration": "24h"},
             "place": {"region": "eu-north"},
             "devices": [
                 {

@@ -7,6 +7,7 @@ import os
 import ssl
 import stat
 from contextlib import asynccontextmanager
+from io import BytesIO
 
 import aiohttp
 import pytest
@@ -250,6 +251,22 @@ async def test_a_watch_shows_nothing_of_another_tenant(broker):
             await asyncio.wait_for(leases.next(), 0.3)
 
 
+async def test_an_offer_for_some_tenants_is_not_there_for_others(broker):
+    await broker.agent("team-a", tenant="blue")
+    guest, stranger = await broker.person("blue", READ, REQUEST), await broker.person("red", READ, REQUEST)
+    lender = await broker.agent("team-b", tenant="green")
+    await lender.is_ready()
+    async with watching(guest, "/v1/offers/watch") as for_guest, watching(stranger, "/v1/offers/watch") as for_stranger:
+        terms = {"max_duration": "24h", "allowed_borrowers": ["blue"]}
+        await lender.says("/v1/agent/advert", lender.advert(8, terms=terms))
+        offer = await until(for_guest, lambda view: view["devices"] == 8)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(for_stranger.next(), 0.3)
+    assert (await guest.get(f"/v1/offers/{offer['id']}"))["id"] == offer["id"]
+    assert (await stranger.call("GET", f"/v1/offers/{offer['id']}")).is_problem(404)
+    assert (await stranger.get("/v1/offers"))["items"] == []
+
+
 async def test_the_lender_may_reclaim_but_not_return_and_the_borrower_the_other_way_round(broker):
     person, *_, lease = await lent(broker)
     owner = await broker.person("green", READ, REQUEST, LEND)
@@ -344,6 +361,17 @@ async def test_a_signed_message_that_makes_no_sense_is_refused_shortly_and_chang
     assert len(answer.text) < 5_000
     assert (await broker.admin.get("/v1/offers"))["items"] == []
     assert (await agent.says("/v1/agent/advert", agent.advert(8)))["applied"]
+
+
+async def test_an_advert_may_be_larger_than_other_bodies_but_not_without_end(broker):
+    agent = await broker.agent("team-b", tenant="green")
+    await agent.is_ready()
+    large = agent.advert(10_000)
+    assert 1 << 20 < len(large) < 4 << 20
+    assert (await agent.call("PUT", "/v1/agent/advert", BytesIO(large.encode()))).json["applied"]
+    too_large = BytesIO(agent.advert(0)[:-1].encode() + b"A" * (4 << 20))
+    assert (await agent.call("PUT", "/v1/agent/advert", too_large)).is_problem(413)
+    assert (await broker.admin.get("/v1/offers"))["items"][0]["devices"] == 10_000
 
 
 async def test_what_an_agent_reports_is_kept_by_either_database_or_refused(either):

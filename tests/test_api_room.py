@@ -75,6 +75,19 @@ async def test_busy_says_when_to_come_back():
         assert answer.headers["Retry-After"] == "1"
 
 
+async def test_a_broker_that_cannot_serve_is_alive_but_not_ready():
+    class Unready(Shelf):
+        async def ready(self):
+            return "the database doesn't answer"
+
+    async with room(Unready()) as (session, _):
+        async with session.get("/healthz") as answer:
+            assert answer.status == 200
+        async with session.get("/readyz") as answer:
+            assert "the database doesn't answer" in (await problem(answer)).detail
+            assert answer.status == 503
+
+
 async def test_what_can_be_no_name_of_ours_is_not_asked_for():
     async with room(Shelf()) as (session, _):
         for path in ("/v1/offers/%00", "/v1/offers/..%2f..%2fetc", "/v1/offers/" + "a" * 200, "/v1/offers/a%20b"):
