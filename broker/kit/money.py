@@ -1,6 +1,7 @@
 """Money is a whole number of micro-units of US dollars, or a ``Decimal``; never a float."""
 
 from decimal import Decimal, InvalidOperation
+from functools import lru_cache
 
 MICROS = 1_000_000
 LARGEST = Decimal(1_000_000)
@@ -23,6 +24,7 @@ def to_micros(amount: Decimal | str) -> int:
     return int(micros)
 
 
+@lru_cache(maxsize=8_192)
 def from_micros(micros: int) -> Decimal:
     """``2_400_000`` → ``Decimal("2.40")``; at least two decimals, no trailing zeros beyond them."""
     number = (Decimal(micros) / MICROS).normalize()

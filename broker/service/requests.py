@@ -129,9 +129,10 @@ class Requests(Placing):
     # --- inside ----------------------------------------------------------------------------------------------------
 
     async def _check_selector(self, body: CapacityRequest) -> None:
-        if body.devices.selector is not None:
+        selector = body.devices.selector
+        if selector is not None and not selectors.known_good(selector):
             # Compiling takes a while for a hostile expression; others shouldn't wait for it.
-            await asyncio.to_thread(selectors.check, body.devices.selector)
+            await asyncio.to_thread(selectors.check, selector)
 
     def _new(self, unit: Unit, p: Principal, body: CapacityRequest) -> Request:
         now = self.now()

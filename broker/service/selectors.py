@@ -9,6 +9,15 @@ from broker.dra.normalise import read_view
 from broker.dra.reading import Malformed
 from broker.wire.devices import Kind
 
+_KEPT = 4_096
+_good: dict[str, None] = {}
+"""Expressions that compile, the oldest first."""
+
+
+def known_good(expression: str) -> bool:
+    """It compiled before: no need to look again."""
+    return expression in _good
+
 
 def check(expression: str) -> None:
     """``BadSelector`` with the compiler's own words for an expression that can't be evaluated."""
@@ -19,6 +28,9 @@ def check(expression: str) -> None:
             f"The selector doesn't compile: {str(error)[:600]}",
             errors=[{"pointer": "/devices/selector", "detail": str(error)[:600]}],
         ) from error
+    _good[expression] = None
+    while len(_good) > _KEPT:
+        _good.pop(next(iter(_good)), None)
 
 
 def view(kind: Kind) -> DeviceView | None:

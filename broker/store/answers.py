@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -38,8 +37,8 @@ class Answers:
 
     def keep(self, subject: str, once: Once | None, answer: str, *, now: datetime, salt: str | None = None) -> None:
         if once is not None:
-            kept = Answer(subject=subject, key=once.key, fingerprint=once.fingerprint, answer=answer, at=now, salt=salt)
-            self._unit.change(_ADD, asdict(kept))
+            row = {"subject": subject, "key": once.key, "fingerprint": once.fingerprint}
+            self._unit.change(_ADD, {**row, "answer": answer, "at": now, "salt": salt})
 
     def forget(self, *, before: datetime) -> int:
         return self._unit.change(_OLD, {"before": before}).rowcount
