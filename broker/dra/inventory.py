@@ -63,6 +63,7 @@ class Inventory:
         self._pins: Counter[tuple[str | None, str]] = Counter()  # (node, pin): how many devices it would select
         self._stale: set[PoolId] = set()  # pools to judge again before anything is read
         self._problems: dict[tuple[str, str], str] = {}
+        self._allocated: Allocated | None = None
 
     # Events
 
@@ -131,7 +132,9 @@ class Inventory:
 
     def allocated(self) -> Allocated:
         """What the claims of the whole cluster take."""
-        return taken(self._holders.values())
+        if self._allocated is None:
+            self._allocated = taken(self._holders.values())
+        return self._allocated
 
     def allocate(
         self, claims: Sequence[object], node: str, *, new_share_id: Callable[[], str] | None = None
@@ -171,6 +174,7 @@ class Inventory:
         if not results:
             return
         holder = self._holders[key] = Holder(key, results)
+        self._allocated = None
         for pool in {PoolId(result.id.driver, result.id.pool) for result in results}:
             self._held.setdefault(pool, {})[key] = holder
             self._touch(pool)
@@ -199,6 +203,7 @@ class Inventory:
             self._touch(part.pool, publish=True)
         elif kind == CLAIM and key in self._holders:
             holder = self._holders.pop(key)
+            self._allocated = None
             for pool in {PoolId(result.id.driver, result.id.pool) for result in holder.results}:
                 left_holders = self._held[pool]
                 del left_holders[key]

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from broker.dra import nodes
 from broker.dra.model import CounterSet, Device, Features, Node, NodeRule, PoolId, Slice
@@ -45,6 +46,17 @@ class Published:
     slices: tuple[Slice, ...]
     features: Features
     judged: dict[tuple[tuple[int, ...], tuple[int, ...] | None], Pool] = field(default_factory=dict, repr=False)
+
+    @cached_property
+    def home(self) -> str:
+        """The one node that all slices are for; empty when there is no such node."""
+        names = {part.nodes.name for part in self.slices}
+        return names.pop() if len(names) == 1 else ""
+
+    @cached_property
+    def abroad(self) -> NodePool | None:
+        """How a pool with a home looks from every other node."""
+        return _look(self, Node(""), self.features)
 
     @property
     def newest(self) -> Pool:
@@ -108,6 +120,12 @@ def on_node(pools: Iterable[Published], node: Node, *, features: Features = Feat
 
 
 def _view(published: Published, node: Node, features: Features) -> NodePool | None:
+    if published.home not in ("", node.name) and features == published.features:
+        return published.abroad
+    return _look(published, node, features)
+
+
+def _look(published: Published, node: Node, features: Features) -> NodePool | None:
     try:
         relevant = {i: part for i, part in enumerate(published.slices) if _matters(part, node, features)}
         if not relevant:
