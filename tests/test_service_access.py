@@ -19,7 +19,7 @@ from broker.service import secret
 from broker.wire.access import JoinTokenRequest, Scope, TokenRequest
 from broker.wire.agents import Join
 from broker.wire.leases import Reclaim, Renewal, Revocation
-from tests.world import ADMIN, World, pair, wish
+from tests.world import ADMIN, World, devices, offer, pair, wish
 
 HOUR = Renewal.model_validate({"duration": "2h"})
 
@@ -159,6 +159,22 @@ async def test_a_removed_cluster_is_out_at_once_and_its_leases_end(here: World) 
     assert [each.want for each in await borrower.desired()] == ["gone"]
 
 
+async def test_what_a_removed_lender_had_only_promised_is_looked_for_elsewhere(here: World) -> None:
+    _, _ = await pair(here)
+    other = await here.agent("c")
+    user = await here.user("team-a")
+    asked = await here.submitted(user, wish())
+    await other.advertise(offer(devices("m1"), price="2.90"))
+    await here.broker.remove_cluster(ADMIN, "b")
+    await here.broker.place()
+    again = await here.broker.request(user, asked.id)
+    assert again.placement is not None
+    assert (again.attempts, again.placement.cluster) == (2, "c")
+    await here.broker.remove_cluster(ADMIN, "a")
+    assert [each.want for each in await other.desired()] == ["gone"]
+    assert (await here.broker.request(user, asked.id)).state == "Closed"
+
+
 async def test_what_is_anothers_is_not_there_whatever_one_asks_of_it(here: World) -> None:
     lender, borrower = await pair(here)
     user = await here.user("team-a")
@@ -204,8 +220,6 @@ async def test_the_lender_may_look_and_reclaim_but_neither_return_nor_renew(here
 
 
 async def test_an_offer_for_some_tenants_is_not_there_for_others(here: World) -> None:
-    from tests.world import devices, offer
-
     await pair(here, offer(devices("n1"), allowed_borrowers=["team-a"]))
     assert len((await here.broker.offers(await here.user("team-a"))).items) == 1
     assert (await here.broker.offers(await here.user("team-z"))).items == []

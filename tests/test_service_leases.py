@@ -11,9 +11,10 @@ import pytest
 
 from broker.chores import Chores
 from broker.domain.access import Once
-from broker.domain.errors import BadTerms, Conflict, IllegalTransition, MissingScope, TooOld
+from broker.domain.errors import BadTerms, Conflict, IllegalTransition, MissingScope, TooOld, WasSilent
 from broker.kit import jose
 from broker.service.answers import Change
+from broker.wire.agents import LeaseReport
 from broker.wire.leases import LeaseState, LeaseView, Reclaim, Renewal, Revocation
 from broker.wire.requests import RequestState, Step
 from tests.world import ADMIN, Agent, World, devices, offer, pair, wish, world
@@ -207,6 +208,32 @@ async def test_agents_hear_what_is_wanted_of_them(here: World) -> None:
     assert (told.object.role, told.object.want) == ("borrower", "lent")
     with pytest.raises(MissingScope):
         await anext(here.broker.changes(ADMIN, "desired", 0))
+
+
+async def test_an_agent_that_was_silent_is_told_to_say_first_how_things_stand(here: World) -> None:
+    lender, borrower, lease = await lent(here)
+    at = (await here.broker.desired(lender.principal)).revision
+    stream = here.broker.changes(lender.principal, "desired", at)
+    here.clock.advance(seconds=50)
+    await borrower.report()
+    assert await here.broker.find_silent() == ["b"]
+    with pytest.raises(WasSilent, match="resync"):
+        await take(stream, "nothing")
+    fence = (await lender.desired())[0].lease.devices[0].fence
+    line = LeaseReport(lease=lease, role="lender", generation=1, phase="lent", fence=fence)
+    await lender.report(line, resync=True)
+    at = (await here.broker.desired(lender.principal)).revision
+    told = asyncio.create_task(take(here.broker.changes(lender.principal, "desired", at), "lease.draining"))
+    await here.broker.return_lease(await here.user("team-a"), lease)
+    assert (await told)[-1].object.want == "gone"
+
+
+async def test_a_lender_that_drains_by_itself_is_believed(here: World) -> None:
+    lender, borrower, lease = await lent(here)
+    await lender.say("draining", reason="node is going down")
+    view = await here.broker.lease(ADMIN, lease)
+    assert (view.state, view.ending, view.message) == (LeaseState.DRAINING, "lost", "node is going down")
+    assert [each.want for each in await borrower.desired()] == ["gone"]
 
 
 async def test_watchers_of_offers_hear_of_adverts_leases_and_withdrawals(here: World) -> None:

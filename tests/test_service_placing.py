@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,6 +13,8 @@ from broker.wire.burst import BurstPolicySpec
 from broker.wire.devices import Confidential, Kind
 from broker.wire.leases import Renewal
 from broker.wire.requests import RequestState, RequestView, Step
+from optimizer.problem import Problem
+from optimizer.solution import Solution
 from tests.world import ADMIN, H100, World, device, devices, offer, pair, wish
 
 A100 = Kind(driver="gpu.nvidia.com", model="NVIDIA A100", attributes={"architecture": {"string": "Ampere"}})
@@ -213,6 +216,26 @@ async def test_a_lease_is_never_granted_twice_for_one_request(here: World) -> No
     second = await here.store.write(lambda unit: here.broker.commit(unit, grants, others, snapshot, policies))
     assert (len(first.placed), second.placed, len(second.lost)) == (1, [], 1)
     assert len((await here.broker.leases(user)).items) == 1
+
+
+async def test_a_solver_that_promises_what_is_not_there_oversells_nothing(here: World) -> None:
+    """Whatever the plan says, the picking and the constraint have the last word."""
+    lender, _ = await pair(here, offer(devices("n1")))
+    user = await here.user("team-a")
+    for _ in range(6):
+        await here.broker.submit(user, wish(count=3))
+    honest = here.broker.solve
+
+    def liar(problem: Problem) -> Solution:
+        alone = honest(replace(problem, asks=problem.asks[:1]))
+        placement = next(iter(alone.placements.values()))
+        return replace(alone, placements={ask.id: placement for ask in problem.asks}, unplaced={})
+
+    here.broker.solve = liar
+    done = await here.broker.place()
+    assert (len(done.placed), len(done.lost)) == (2, 4)
+    held = [each.ref("b") for want in await lender.desired() for each in want.lease.devices]
+    assert len(held) == len(set(held)) == 6
 
 
 async def test_a_cancelled_request_is_not_placed_and_one_being_placed_is_undone(here: World) -> None:

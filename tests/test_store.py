@@ -309,6 +309,43 @@ async def test_sqlite_writes_are_durable_and_readers_are_not_writers(tmp_path: P
     await store.close()
 
 
+_WRITER = """
+import asyncio, sys
+from datetime import UTC, datetime
+from broker.store.engine import Store
+
+async def main():
+    store = await Store.open(sys.argv[1])
+    async def client():
+        while True:
+            revision = await store.write(lambda unit: unit.log.add("kept", at=datetime.now(UTC)))
+            print(revision, flush=True)
+    await asyncio.gather(*(client() for _ in range(8)))
+
+asyncio.run(main())
+"""
+
+
+async def test_what_was_acknowledged_survives_a_kill_at_any_instant(database_url: str) -> None:
+    migrate(database_url)
+    acknowledged: set[int] = set()
+    for enough in (40, 15, 90):
+        writer = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", _WRITER, database_url, stdout=asyncio.subprocess.PIPE
+        )
+        assert writer.stdout is not None
+        lines = [int(await writer.stdout.readline()) for _ in range(enough)]
+        writer.kill()
+        rest = (await writer.stdout.read()).split(b"\n")
+        await writer.wait()
+        acknowledged |= set(lines) | {int(line) for line in rest[:-1]}
+        store = await Store.open(database_url)
+        found = await store.read(lambda unit: {entry.revision for entry in unit.log.after(0, most=100_000)})
+        await store.close()
+        assert acknowledged <= found
+        assert found == set(range(1, len(found) + 1))
+
+
 @pytest.mark.postgres
 async def test_the_first_broker_on_a_postgresql_knows_that_it_is_the_first(postgres_url: str) -> None:
     migrate(postgres_url)

@@ -18,7 +18,8 @@
     │   ├── OwnedByObject           the thing follows an object in a cluster: change it there
     │   └── TooFresh                a lender may not take the devices back so early
     ├── Gone                        it was there and isn't any more
-    │   └── TooOld                  the event log doesn't reach back so far: list again
+    │   ├── TooOld                  the event log doesn't reach back so far: list again
+    │   └── WasSilent               the broker gave this agent up for a while: say how everything stands, list again
     ├── Invalid                     what was sent can't be meant like that
     │   ├── Malformed               it doesn't have the shape it should
     │   ├── BadSelector             the CEL expression doesn't compile
@@ -154,6 +155,16 @@ class TooOld(Gone):
         super().__init__(
             f"The log reaches back to revision {oldest}, and you asked for what came after {after}: "
             f"list again, then watch from the revision of that answer."
+        )
+
+
+class WasSilent(Gone):
+    title = "You were silent"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "Nothing was heard of this cluster for too long, so its leases count as orphaned: report how every lease "
+            "stands (resync), list what is desired, and watch from there."
         )
 
 

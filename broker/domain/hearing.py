@@ -63,6 +63,8 @@ def _lender(lease: Lease, word: Word, now: datetime) -> Outcome:
     if word.phase in ("held", "lent") and lease.state is State.ORPHANED:
         after = lease.resumed(now=now)
         return _saved(after, "lease.resumed" if after.state is State.ACTIVE else "lease.draining")
+    if word.phase == "draining" and lease.state in (State.ACTIVE, State.ORPHANED):
+        return _saved(lease.given_up(now=now, message=word.reason[:1_024]), "lease.draining")
     after = lease
     if lease.state is State.ACTIVE:
         after = _with_credential(lease, word)

@@ -93,6 +93,8 @@ TRANSITIONS: Mapping[tuple[State, Event], State] = MappingProxyType(
     }
 )
 
+_BY_THE_CLOCK = timedelta(seconds=30)
+"""A lender that ends a lease so shortly before the end does so because of its clock."""
 LIVE = frozenset(State) - {State.PENDING, State.ENDED}
 """While a lease is in one of these, its devices are in no other lease: the unique partial index sees to it."""
 SIGNED = frozenset({State.ACTIVE, State.ORPHANED})
@@ -254,12 +256,7 @@ class Lease:
             raise Conflict(f"Lease {self.id} has fence {self.fence}; a release of {fence} isn't about it.")
         lease = self
         if not lease.can(Event.RELEASE):
-            ending = Ending.LOST
-            if lease.state is State.RESERVED:
-                ending = Ending.TIMED_OUT
-            elif lease.expires_at is not None and now >= lease.expires_at - timedelta(seconds=30):
-                ending = Ending.EXPIRED
-            lease = lease.drained(now=now, ending=ending, message=message)
+            lease = lease.given_up(now=now, message=message)
         return lease.apply(
             Event.RELEASE,
             ended_at=now,
@@ -268,6 +265,15 @@ class Lease:
             lender_open=False,
             lender_mirrored=False,
         )
+
+    def given_up(self, *, now: datetime, message: str = "") -> Lease:
+        """The lender began to end it by itself: by its own clock at the end, or for a reason of its own before."""
+        ending = Ending.LOST
+        if self.active_at is None:
+            ending = Ending.TIMED_OUT
+        elif self.expires_at is not None and now >= self.expires_at - _BY_THE_CLOCK:
+            ending = Ending.EXPIRED
+        return self.drained(now=now, ending=ending, message=message)
 
     def lost(self) -> Lease:
         """The lender is silent: it may go on honouring the lease, and nobody gets its devices."""

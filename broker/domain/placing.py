@@ -279,6 +279,7 @@ def _ask(want: Want, stock: Mapping[str, Shelf]) -> Ask:
                 clusters=tier.clusters,
                 providers=tier.providers,
                 regions=tier.regions,
+                groups=_affordable(tier, stock) if tier is not want.tiers[-1] else None,
             )
             for tier in want.tiers
         ),
@@ -287,6 +288,13 @@ def _ask(want: Want, stock: Mapping[str, Shelf]) -> Ask:
         priority=want.priority,
         created=int(want.created_at.timestamp() * 1_000_000),
     )
+
+
+def _affordable(tier: Limits, stock: Mapping[str, Shelf]) -> frozenset[str] | None:
+    """A tier is for what it can pay: a dearer offer belongs to a later one, the last of which says what is too dear."""
+    if tier.price_cap_micros is None:
+        return None
+    return frozenset(name for name, shelf in stock.items() if shelf.lot.price_micros <= tier.price_cap_micros)
 
 
 def _exhausted(want: Want, shelf: Shelf) -> bool:

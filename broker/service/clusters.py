@@ -53,10 +53,13 @@ class Clusters(Moves):
                 )
                 self._withdraw(unit, name, p.subject)
                 text = f"Cluster {name} was removed from the federation."
-                ends = [lease for lease in unit.leases.open_for(name) if lease.can(Event.DRAIN)]
+                ends = [lease for lease in unit.leases.live_of(name) if lease.can(Event.DRAIN)]
                 self.move(
                     unit,
-                    [_revoked(lease, lease.drained(now=now, ending=Ending.REVOKED, message=text)) for lease in ends],
+                    [
+                        _revoked(name, lease, lease.drained(now=now, ending=Ending.REVOKED, message=text))
+                        for lease in ends
+                    ],
                     by=p.subject,
                 )
             return _view(_seen(unit, p, name), self._counts(unit))
@@ -77,8 +80,10 @@ class Clusters(Moves):
         return unit.offers.counts(), lends, borrows
 
 
-def _revoked(before: Lease, after: Lease) -> Move:
-    return Move(before=before, after=after, types=["lease.draining"])
+def _revoked(name: str, before: Lease, after: Lease) -> Move:
+    """What the cluster was about to lend, its borrower may look for elsewhere."""
+    failed = frozenset({before.offer}) if before.lender == name else frozenset()
+    return Move(before=before, after=after, types=["lease.draining"], failed=failed)
 
 
 def _view(row: Cluster, counts: tuple[dict[str, int], dict[str, int], dict[str, int]]) -> ClusterView:

@@ -112,7 +112,7 @@ class Core:
     def _page(
         self, rows: list[R], *, seen: int, limit: int, key: Callable[[R], str], view: Callable[[R], T]
     ) -> Page[T]:
-        """``rows`` holds one more than ``limit`` where there is more; ``seen`` is the revision before they were read."""
+        """``rows`` holds one more than ``limit`` where there is more; ``seen``: the revision before they were read."""
         cursor = write_cursor(key(rows[limit - 1])) if len(rows) > limit else None
         return Page([view(row) for row in rows[:limit]], cursor, seen)
 

@@ -29,7 +29,7 @@ class Move:
     types: Sequence[str]
     """What is logged, in order."""
     failed: frozenset[str] = frozenset()
-    """What the request leaves out when it looks again."""
+    """What the request leaves out when it looks again; named, it looks again whatever the ending."""
     data: dict[str, Any] = field(default_factory=dict)
 
 
@@ -106,7 +106,7 @@ class Moves(Core):
         if lease.state is State.ACTIVE:
             return request.active(now=now) if placed else None
         if placed:
-            if lease.ending in _ENDS_THE_REQUEST:
+            if lease.ending in _ENDS_THE_REQUEST and not move.failed:
                 return request.closed(now=now, message=lease.message)
             text = lease.message or f"Lender {lease.lender} did not hold the devices ({lease.ending})."
             return request.reopened(

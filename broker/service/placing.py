@@ -31,6 +31,8 @@ from broker.wire.leases import LeaseBody, LeasedDevice
 from broker.wire.requests import Reason
 
 BROKER = "broker"
+AT_ONCE = 20_000
+"""Most requests in one solve; the others wait for the next round, the least urgent last."""
 _LOST = (DeviceTaken, StaleVersion, LenderUnavailable, BudgetExhausted)
 
 
@@ -83,6 +85,9 @@ class Placing(Moves):
     def look(self, unit: Unit) -> tuple[list[Request], Snapshot, dict[tuple[str, str], Policy], dict[str, int]]:
         """All open requests, the market, the burst policies, and what these have spent this month."""
         opened = unit.requests.open()
+        if len(opened) > AT_ONCE:
+            opened.sort(key=lambda request: -views.capacity_request(request.body).priority)
+            del opened[AT_ONCE:]
         if not opened:
             return [], Snapshot(self.now(), {}, {}, set()), {}, {}
         return opened, self.market.look(unit, now=self.now()), unit.policies.all(), self._spent(unit)

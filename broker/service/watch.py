@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any, Literal
 
 from broker.domain.access import READ, Principal
+from broker.domain.errors import WasSilent
 from broker.domain.log import Entry
 from broker.service import views
 from broker.service.agents import Agents
@@ -23,7 +24,10 @@ Watched = Literal["leases", "offers", "requests", "desired"]
 
 class Watch(Agents, Offers):
     async def changes(self, p: Principal, kind: Watched, after: int | None = None) -> AsyncIterator[Change]:
-        """For ever; ``after=None`` starts now. ``TooOld`` when the log doesn't reach back so far."""
+        """For ever; ``after=None`` starts now. ``TooOld`` when the log doesn't reach back so far.
+
+        An agent that was silent is told so instead (``WasSilent``): it must say first how its leases stand.
+        """
         if kind == "desired":
             p.agent_of()
         else:
@@ -32,6 +36,8 @@ class Watch(Agents, Offers):
         while True:
             entries = await self.feed.after(position)
             position = entries[-1].revision
+            if kind == "desired" and any(_given_up(p, entry) for entry in entries):
+                raise WasSilent
             newest = {key: entry for entry in entries if (key := _subject(p, kind, entry)) is not None}
             if not newest:
                 continue
@@ -66,6 +72,10 @@ class Watch(Agents, Offers):
             if shown is not None and self._open_to(p, shown):
                 found[name] = views.offer_view(shown, snapshot)
         return found
+
+
+def _given_up(p: Principal, entry: Entry) -> bool:
+    return entry.type == "member.silent" and entry.cluster == p.cluster
 
 
 def _subject(p: Principal, kind: Watched, entry: Entry) -> str | None:

@@ -80,6 +80,10 @@ _OPEN_FOR = _READ.where(
 _DUE = _READ.where(leases.c.due_at <= bindparam("now")).order_by(leases.c.due_at).limit(bindparam("most"))
 _NEXT_DUE = select(func.min(leases.c.due_at)).where(leases.c.due_at.is_not(None))
 _OF_LENDER = _READ.where(leases.c.lender == bindparam("c"), leases.c.state.in_(bindparam("states", expanding=True)))
+_LIVE_OF = _READ.where(
+    or_(leases.c.lender == bindparam("c"), leases.c.borrower == bindparam("c")),
+    leases.c.state.in_(sorted(state.value for state in LIVE)),
+).order_by(leases.c.id)
 _SPENT = select(func.coalesce(func.sum(leases.c.cost_micros), 0)).where(
     leases.c.borrower == bindparam("c"), leases.c.policy == bindparam("p"), leases.c.month == bindparam("m")
 )
@@ -195,6 +199,10 @@ class Leases:
     def lent_by(self, cluster: str, states: Iterable[State]) -> list[Lease]:
         values = {"c": cluster, "states": [state.value for state in states]}
         return [_lease(row) for row in self._unit.ask(_OF_LENDER, values)]
+
+    def live_of(self, cluster: str) -> list[Lease]:
+        """Every live lease on either side of which the cluster stands."""
+        return [_lease(row) for row in self._unit.ask(_LIVE_OF, {"c": cluster})]
 
     def spent(self, *, cluster: str, policy: str, month: str) -> int:
         """µUSD of one policy in one month: worst case of what lives, actual cost of what has ended."""
