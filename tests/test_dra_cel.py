@@ -177,6 +177,14 @@ def test_compiled_selectors_are_kept():
     assert compile_selector("device.driver == 'kept'") is compile_selector("device.driver == 'kept'")
 
 
+def test_many_long_expressions_do_not_pile_up():
+    first = compile_selector("device.driver == 'first of many'")
+    long = " || ".join(f"device.driver == 'x{number}'" for number in range(350))
+    for number in range(40):
+        compile_selector(f"{long} || device.driver == '{number}'")
+    assert compile_selector("device.driver == 'first of many'") is not first
+
+
 def test_evaluating_many_times_keeps_no_memory():
     import tracemalloc
 

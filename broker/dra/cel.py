@@ -13,8 +13,11 @@ This is the only module that knows the CEL library.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable
 from functools import lru_cache
+from itertools import count
+from threading import Lock
 from typing import Any
 
 from cel_expr_python import cel
@@ -26,7 +29,10 @@ from broker.dra.model import DeviceView
 from broker.dra.semver import Semver
 
 MAX_EXPRESSION_BYTES = 10 * 1024
-_MOST_ANSWERS = 16_384
+_MOST_ANSWERS = 65_536
+_MOST_TEXT = 256 * 1024  # characters of the expressions that are kept compiled; that is about 25 MiB of memory
+_ANSWERS: dict[tuple[int, bytes], bool | str] = {}
+_SERIALS = count()
 
 
 class BadSelector(ValueError):
@@ -40,7 +46,7 @@ class SelectorError(RuntimeError):
 class Selector:
     """A compiled selector.
 
-    It remembers its answers by what a device publishes: the same devices are asked about again and again, and the
+    Answers are remembered by what a device publishes: the same devices are asked about again and again, and the
     runtime keeps some hundred bytes for every call of a function of ours, for ever.
     """
 
@@ -49,7 +55,7 @@ class Selector:
         self._program = program
         self._domains = lookups
         self._lists = lists
-        self._answers: dict[bytes, bool | str] = {}
+        self._serial = next(_SERIALS)
 
     def matches(self, device: DeviceView) -> bool:
         """Whether the device is wanted.
@@ -57,12 +63,12 @@ class Selector:
         Raises:
             SelectorError: evaluation failed, the result is no boolean, or an attribute of the device is unreadable.
         """
-        key = cel_values.fingerprint(device)
-        answer = self._answers.get(key)
+        key = (self._serial, cel_values.fingerprint(device))
+        answer = _ANSWERS.get(key)
         if answer is None:
-            if len(self._answers) >= _MOST_ANSWERS:
-                self._answers.clear()
-            answer = self._answers[key] = self._evaluate(device)
+            if len(_ANSWERS) >= _MOST_ANSWERS:
+                _ANSWERS.clear()
+            answer = _ANSWERS[key] = self._evaluate(device)
         if isinstance(answer, str):
             raise SelectorError(answer)
         return answer
@@ -86,9 +92,38 @@ class Selector:
         return bool(value)
 
 
-@lru_cache(maxsize=4096)
+class _Kept:
+    """The selectors compiled last, as far as their text fits; what is needed again stays."""
+
+    def __init__(self) -> None:
+        self._selectors: OrderedDict[tuple[str, bool], Selector] = OrderedDict()
+        self._size = 0
+        self._turn = Lock()
+
+    def get(self, key: tuple[str, bool]) -> Selector | None:
+        with self._turn:
+            if key in self._selectors:
+                self._selectors.move_to_end(key)
+            return self._selectors.get(key)
+
+    def put(self, key: tuple[str, bool], selector: Selector) -> Selector:
+        """Keep it; returns the one that is kept when another thread was faster."""
+        with self._turn:
+            if key in self._selectors:
+                return self._selectors[key]
+            self._selectors[key] = selector
+            self._size += len(key[0])
+            while self._size > _MOST_TEXT:
+                oldest, _ = self._selectors.popitem(last=False)
+                self._size -= len(oldest[0])
+        return selector
+
+
+_KEPT = _Kept()
+
+
 def compile_selector(expression: str, *, lists: bool = False) -> Selector:
-    """Compile an expression; compiled ones are kept.
+    """Compile an expression; compiled ones are kept, the last used ones of bounded length together.
 
     Args:
         expression: at most 10 KiB; must give a boolean, or a value whose kind only the device knows.
@@ -97,6 +132,11 @@ def compile_selector(expression: str, *, lists: bool = False) -> Selector:
     Raises:
         BadSelector: it does not compile, or its worst case costs more than Kubernetes allows.
     """
+    kept = _KEPT.get((expression, lists))
+    return kept if kept is not None else _KEPT.put((expression, lists), _compile(expression, lists=lists))
+
+
+def _compile(expression: str, *, lists: bool) -> Selector:
     try:
         encoded = len(expression.encode())
     except UnicodeEncodeError:
