@@ -24,8 +24,8 @@ from broker.wire.requests import CapacityRequest, RequestView
 from broker.wire.signing import sign_lease
 from clusteragent.agent import Agent
 from clusteragent.fences import CONFIG_MAP
-from clusteragent.identity import MemoryKeeper
-from clusteragent.kube.interface import CONFIG_MAPS, LENDING_POLICIES, NAMESPACES, NODES, Obj
+from clusteragent.identity import SECRET, MemoryKeeper
+from clusteragent.kube.interface import CONFIG_MAPS, LENDING_POLICIES, NAMESPACES, NODES, SECRETS, Obj
 from clusteragent.kube.sim import Call, SimCluster, SimKube
 from clusteragent.settings import Settings
 from clusteragent.uplink import Unreachable
@@ -319,17 +319,23 @@ class Side:
         )
         self.agent: Agent | None = None
 
-    async def prepare(self, *, nodes: int = 0, per_node: int = 8) -> None:
-        self.cluster.add_namespaces(NAMESPACE)
-        self.cluster.put(CONFIG_MAPS, {"metadata": {"name": CONFIG_MAP, "namespace": NAMESPACE}, "data": {}})
-        for device_class in classes():
-            self.cluster.put(*device_class)
-        for number in range(nodes):
-            name = f"{self.name}-node-{number}"
-            self.cluster.put(NODES, inventories.node(name))
-            self.cluster.publish(inventories.nvidia_gpus(name, count=per_node))
+    async def prepare(self, *, nodes: int = 0) -> None:
+        await self.furnish(self.cluster, nodes=nodes)
         if nodes:
             self.cluster.put(LENDING_POLICIES, {"metadata": {"name": "idle"}, "spec": POLICY})
+
+    @staticmethod
+    async def furnish(cluster: SimCluster, *, nodes: int = 0) -> None:
+        """What the chart makes, and nodes with eight GPUs each."""
+        cluster.add_namespaces(NAMESPACE)
+        for kind, name in ((CONFIG_MAPS, CONFIG_MAP), (SECRETS, SECRET)):
+            cluster.put(kind, {"metadata": {"name": name, "namespace": NAMESPACE}, "data": {}})
+        for device_class in classes():
+            cluster.put(*device_class)
+        for number in range(nodes):
+            name = f"{cluster.name}-node-{number}"
+            cluster.put(NODES, inventories.node(name))
+            cluster.publish(inventories.nvidia_gpus(name))
 
     async def start(self) -> None:
         self.agent = Agent(
@@ -381,14 +387,18 @@ class Side:
         return dead
 
     async def eventually(self, what: Callable[[], Awaitable[bool]]) -> None:
-        """Wait until it is so; simulated clusters are quick, so it is asked often."""
-        async with asyncio.timeout(10):
-            while not await what():  # noqa: ASYNC110 (what is asked has no event)
-                await asyncio.sleep(0.005)
+        await until(what)
 
     async def namespaces(self) -> set[str]:
         found = await self.cluster.connect().list(NAMESPACES)
         return {obj["metadata"]["name"] for obj in found if obj["metadata"]["name"].startswith("lendmesh-lse-")}
+
+
+async def until(look: Callable[[], Awaitable[bool]], *, within: float = 10) -> None:
+    """Wait until it is so; simulated clusters are quick, so it is asked often."""
+    async with asyncio.timeout(within):
+        while not await look():  # noqa: ASYNC110 (what is asked has no event)
+            await asyncio.sleep(0.005)
 
 
 def classes() -> list[tuple[Any, Obj]]:
