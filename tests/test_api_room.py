@@ -421,7 +421,11 @@ async def test_a_quiet_watch_is_kept_alive_and_its_credential_looked_at_again():
 
 async def test_a_revoked_credential_ends_its_watch_at_once():
     shelf = Shelf()
-    async with room(shelf) as (session, app), session.get("/v1/leases/watch", headers=READER) as answer:
+    async with (
+        room(shelf, watch_heartbeat=3_600) as (session, app),
+        session.get("/v1/leases/watch", headers=READER) as answer,
+        asyncio.timeout(20),
+    ):
         events = Events(answer)
         await events.comment()
         async with session.delete("/v1/tokens/lmt-reader", headers=bearer("lmt_admin")):
