@@ -33,8 +33,10 @@ _FENCE = (
     .returning(clusters.c.fence)
 )
 _RECOVER = update(clusters).where(clusters.c.resynced).values(resynced=False)
-_QUIET = select(clusters).where(
-    ~clusters.c.silent, clusters.c.revoked_at.is_(None), clusters.c.last_seen_at < bindparam("before")
+_QUIET = (
+    select(clusters)
+    .where(~clusters.c.silent, clusters.c.revoked_at.is_(None), clusters.c.last_seen_at < bindparam("before"))
+    .order_by(clusters.c.name)
 )
 
 

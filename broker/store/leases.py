@@ -55,7 +55,7 @@ _FIXED = (
     "fence",
 )
 _READ = select(*(leases.c[name] for name in (*_FIXED, *_MOVING, "state", "ending")))
-_BY_ID = _READ.where(leases.c.id.in_(bindparam("ids", expanding=True)))
+_BY_ID = _READ.where(leases.c.id.in_(bindparam("ids", expanding=True))).order_by(leases.c.id)
 _ADD = insert(leases)
 _ADD_DEVICES = insert(lease_devices)
 _SAVE = (
@@ -77,9 +77,11 @@ _OPEN_FOR = _READ.where(
         and_(leases.c.borrower == bindparam("c"), leases.c.borrower_open),
     )
 ).order_by(leases.c.id)
-_DUE = _READ.where(leases.c.due_at <= bindparam("now")).order_by(leases.c.due_at).limit(bindparam("most"))
+_DUE = _READ.where(leases.c.due_at <= bindparam("now")).order_by(leases.c.due_at, leases.c.id).limit(bindparam("most"))
 _NEXT_DUE = select(func.min(leases.c.due_at)).where(leases.c.due_at.is_not(None))
-_OF_LENDER = _READ.where(leases.c.lender == bindparam("c"), leases.c.state.in_(bindparam("states", expanding=True)))
+_OF_LENDER = _READ.where(
+    leases.c.lender == bindparam("c"), leases.c.state.in_(bindparam("states", expanding=True))
+).order_by(leases.c.id)
 _LIVE_OF = _READ.where(
     or_(leases.c.lender == bindparam("c"), leases.c.borrower == bindparam("c")),
     leases.c.state.in_(sorted(state.value for state in LIVE)),

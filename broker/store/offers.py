@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 _HEADS = select(offers.c.id, offers.c.revision).where(offers.c.withdrawn_at.is_(None))
 _BY_ID = select(offers).where(offers.c.id.in_(bindparam("ids", expanding=True)))
-_OF = select(offers).where(offers.c.cluster == bindparam("c"))
+_OF = select(offers).where(offers.c.cluster == bindparam("c")).order_by(offers.c.name)
 _COUNTS = select(offers.c.cluster, func.count()).where(offers.c.withdrawn_at.is_(None)).group_by(offers.c.cluster)
 _ADD = insert(offers)
 _SAVE = (

@@ -15,7 +15,7 @@ from broker.store.tables import requests
 if TYPE_CHECKING:
     from broker.store.unit import Unit
 
-_BY_ID = select(requests).where(requests.c.id.in_(bindparam("ids", expanding=True)))
+_BY_ID = select(requests).where(requests.c.id.in_(bindparam("ids", expanding=True))).order_by(requests.c.id)
 _OPEN = select(requests).where(requests.c.state == "Open").order_by(requests.c.created_at, requests.c.id)
 _ADD = insert(requests)
 _SAVE = (
