@@ -16,22 +16,8 @@ from broker.wire.leases import Reclaim, Renewal
 from tests.world import ADMIN, Agent, World, devices, offer, wish, world
 
 STEPS = 100
-THINGS = [
-    "ask",
-    "ask",
-    "ask",
-    "held",
-    "lent",
-    "mirrored",
-    "released",
-    "conflict",
-    "return",
-    "renew",
-    "reclaim",
-    "wait",
-    "speak",
-    "cancel",
-]
+THINGS = ["ask", "ask", "ask", "held", "lent", "mirrored", "released", "conflict"]
+THINGS += ["return", "renew", "reclaim", "wait", "speak", "cancel"]
 
 
 async def history(url: str, seed: int) -> list[Any]:
