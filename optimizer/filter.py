@@ -103,25 +103,14 @@ class Market:
         mask[[self.index[name] for name in ids if name in self.index]] = True
         return mask
 
-    def ranked(self, tiers: tuple[Tier, ...]) -> tuple[Ints, Ints]:
-        """Rank and price cap of the first tier that admits each group; −1 where none does."""
-        rank = np.full(len(self), -1 if tiers else 0, dtype=np.int64)
-        cap = np.full(len(self), NO_CAP, dtype=np.int64)
-        for at, tier in enumerate(tiers):
-            admitted = rank < 0
-            for column, allowed in (
-                (self.clusters, tier.clusters),
-                (self.regions, tier.regions),
-                (self.providers, tier.providers),
-            ):
-                if allowed is not None:
-                    admitted &= _among(column, allowed)
-            if tier.groups is not None:
-                admitted &= self.named(tier.groups)
-            rank[admitted] = at
-            if tier.price_cap_micros is not None:
-                cap[admitted] = tier.price_cap_micros
-        return rank, cap
+    def within(self, tier: Tier) -> Bools:
+        """Which groups the tier admits by place and name; their price is another matter."""
+        return (
+            _among(self.clusters, tier.clusters)
+            & _among(self.regions, tier.regions)
+            & _among(self.providers, tier.providers)
+            & self.named(tier.groups)
+        )
 
 
 def judge(market: Market, asks: Sequence[Ask]) -> Verdicts:
@@ -139,8 +128,7 @@ def judge(market: Market, asks: Sequence[Ask]) -> Verdicts:
     transfer = _gather(asks, lambda ask: tuple(sorted(ask.transfer_micros.items())), market.fees)
     cost = _cost(market.price * devices, duration) + transfer
     price = _rate(market.price * devices, wanted, duration, transfer)
-    ranked = _gather(asks, lambda ask: ask.tiers, lambda tiers: np.stack(market.ranked(tiers)))
-    tier, tier_cap = ranked[:, 0], ranked[:, 1]
+    tier, tier_cap = _ranked(market, asks, price)
 
     mark(Why.OWN_CLUSTER, _gather(asks, lambda ask: ask.cluster, lambda home: market.clusters == home))
     mark(Why.SELECTOR, ~_gather(asks, lambda ask: ask.matched, market.named))
@@ -166,6 +154,31 @@ def judge(market: Market, asks: Sequence[Ask]) -> Verdicts:
     if market.aim is Aim.WELFARE:
         mark(Why.VALUE, cost > _caps(asks, lambda ask: ask.value_micros))
     return Verdicts(why=why, units=units, devices=devices, cost=cost, price=price, tier=tier, tier_cap=tier_cap)
+
+
+def _ranked(market: Market, asks: Sequence[Ask], price: Ints) -> tuple[Ints, Ints]:
+    """Rank and cap of the first tier that admits each group at its price.
+
+    Where every tier that admits a group is too cheap for it, the most generous of them, so that the reason is the price
+    and the change that would help is the smallest; −1 where no tier admits it at any price.
+    """
+    rank, cap = np.zeros(price.shape, dtype=np.int64), np.full(price.shape, NO_CAP, dtype=np.int64)
+    policies: dict[tuple[Tier, ...], list[int]] = {}
+    for row, ask in enumerate(asks):
+        if ask.tiers:
+            policies.setdefault(ask.tiers, []).append(row)
+    for tiers, rows in policies.items():
+        shape = (len(rows), len(market))
+        found, most = np.full(shape, -1, dtype=np.int64), np.full(shape, -1, dtype=np.int64)
+        settled = np.zeros(shape, dtype=np.bool_)
+        for at, tier in enumerate(tiers):
+            limit = NO_CAP if tier.price_cap_micros is None else tier.price_cap_micros
+            affordable = price[rows] <= limit
+            better = market.within(tier) & ~settled & (affordable | (limit > most))
+            found[better], most[better] = at, limit
+            settled |= better & affordable
+        rank[rows], cap[rows] = found, np.where(found < 0, NO_CAP, most)
+    return rank, cap
 
 
 def _cost(hourly: Ints, duration: Ints) -> Ints:
