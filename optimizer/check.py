@@ -64,6 +64,12 @@ def cost_of(ask: Ask, group: Group) -> int:
     return -(-_hourly(ask, group) * ask.duration_s // 3600) + ask.transfer_micros.get(group.region, 0)
 
 
+def rate_of(ask: Ask, group: Group) -> Fraction:
+    """µUSD per requested device-hour, whole units and transfer included."""
+    transfer = ask.transfer_micros.get(group.region, 0)
+    return Fraction(_hourly(ask, group), ask.devices) + Fraction(3600 * transfer, ask.devices * ask.duration_s)
+
+
 def unsuitable(ask: Ask, group: Group) -> Iterator[str]:
     """What forbids this group to this ask whoever else is placed; amounts are not looked at."""
     if group.cluster == ask.cluster:
@@ -90,13 +96,17 @@ def unsuitable(ask: Ask, group: Group) -> Iterator[str]:
 
 
 def _dear(ask: Ask, group: Group) -> Iterator[str]:
-    cost, rate = cost_of(ask, group), rate_of(ask, group)
+    cost, tier, rate = cost_of(ask, group), _tier(ask, group), rate_of(ask, group)
     if ask.price_cap_micros is not None and rate > ask.price_cap_micros:
         yield f"{float(rate):.0f} µUSD per device-hour is above the cap of {ask.price_cap_micros}"
     if cost > (MAX_MONEY if ask.total_cap_micros is None else ask.total_cap_micros):
         yield f"{cost} µUSD for the whole is above the cap"
-    if tier_of(ask, group) is None:
-        yield f"no tier admits it at {float(rate):.0f} µUSD per device-hour"
+    if tier is None:
+        yield "no tier admits it"
+        return
+    cap = ask.tiers[tier].price_cap_micros if ask.tiers else None
+    if cap is not None and rate > cap:
+        yield f"{float(rate):.0f} µUSD per device-hour is above its tier's cap of {cap}"
 
 
 def _wrong(ask: Ask, group: Group, placement: Placement) -> Iterator[str]:
@@ -106,8 +116,8 @@ def _wrong(ask: Ask, group: Group, placement: Placement) -> Iterator[str]:
         yield f"{placement.units} units of {group.unit} are not the whole of {ask.devices} devices"
     if placement.cost_micros != cost:
         yield f"the cost is {cost} µUSD, the plan says {placement.cost_micros}"
-    if placement.tier != tier_of(ask, group):
-        yield f"it belongs to tier {tier_of(ask, group)}, the plan says {placement.tier}"
+    if placement.tier != _tier(ask, group):
+        yield f"it belongs to tier {_tier(ask, group)}, the plan says {placement.tier}"
     yield from _seated(ask, group, placement, units)
 
 
@@ -127,21 +137,10 @@ def _hourly(ask: Ask, group: Group) -> int:
     return group.price_micros * -(-ask.devices // group.unit) * group.unit
 
 
-def rate_of(ask: Ask, group: Group) -> Fraction:
-    """Micro-dollars per device-hour, all in."""
-    transfer = ask.transfer_micros.get(group.region, 0)
-    return Fraction(_hourly(ask, group), ask.devices) + Fraction(3600 * transfer, ask.devices * ask.duration_s)
-
-
-def tier_of(ask: Ask, group: Group) -> int | None:
-    """Rank of the first tier that admits the group at its price; None where none does."""
+def _tier(ask: Ask, group: Group) -> int | None:
     if not ask.tiers:
         return 0
-    rate = rate_of(ask, group)
-    for rank, tier in enumerate(ask.tiers):
-        if _admits(tier, group) and (tier.price_cap_micros is None or rate <= tier.price_cap_micros):
-            return rank
-    return None
+    return next((rank for rank, tier in enumerate(ask.tiers) if _admits(tier, group)), None)
 
 
 def _admits(tier: Tier, group: Group) -> bool:

@@ -47,6 +47,22 @@ class Verdicts:
     """``NO_CAP`` where the tier has none."""
 
 
+class Names:
+    """A column of names, each distinct one looked at once however many groups share it."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        index: dict[str, int] = {}
+        self.code: Ints = _column(index.setdefault(name, len(index)) for name in names)
+        self.distinct = list(index)
+
+    def among(self, allowed: frozenset[str] | None) -> Bools:
+        """Which rows have one of these names; None is all of them."""
+        if allowed is None:
+            return np.ones(len(self.code), dtype=np.bool_)
+        mask: Bools = np.array([name in allowed for name in self.distinct], dtype=np.bool_)[self.code]
+        return mask
+
+
 class Market:
     """The lenders' side of a problem as columns, made once and asked about any asks."""
 
@@ -63,8 +79,7 @@ class Market:
         self.confidential = np.array([group.confidential for group in groups], dtype=np.bool_)
         self.largest_node = _column(max(group.per_node, default=0) for group in groups)
         self.clusters, self.regions, self.providers = (
-            np.array([getattr(group, name) for group in groups], dtype=object)
-            for name in ("cluster", "region", "provider")
+            Names([getattr(group, name) for group in groups]) for name in ("cluster", "region", "provider")
         )
         self.lenders = [group.lender_tenant for group in groups]
         self.admitted = [group.allowed_tenants for group in groups]
@@ -93,7 +108,8 @@ class Market:
     def fees(self, transfer: tuple[tuple[str, int], ...]) -> Ints:
         """What bringing the data costs, by group, from what it costs by region."""
         by_region = dict(transfer)
-        return _column(by_region.get(region, 0) for region in self.regions)
+        fees: Ints = _column(by_region.get(region, 0) for region in self.regions.distinct)[self.regions.code]
+        return fees
 
     def named(self, ids: frozenset[str] | None) -> Bools:
         """Which groups have one of these ids; None is all of them."""
@@ -103,14 +119,25 @@ class Market:
         mask[[self.index[name] for name in ids if name in self.index]] = True
         return mask
 
-    def within(self, tier: Tier) -> Bools:
-        """Which groups the tier admits by place and name; their price is another matter."""
-        return (
-            _among(self.clusters, tier.clusters)
-            & _among(self.regions, tier.regions)
-            & _among(self.providers, tier.providers)
-            & self.named(tier.groups)
-        )
+    def ranked(self, tiers: tuple[Tier, ...]) -> tuple[Ints, Ints]:
+        """Rank and price cap of the first tier that admits each group; −1 where none does."""
+        rank = np.full(len(self), -1 if tiers else 0, dtype=np.int64)
+        cap = np.full(len(self), NO_CAP, dtype=np.int64)
+        for at, tier in enumerate(tiers):
+            admitted = rank < 0
+            for column, allowed in (
+                (self.clusters, tier.clusters),
+                (self.regions, tier.regions),
+                (self.providers, tier.providers),
+            ):
+                if allowed is not None:
+                    admitted &= column.among(allowed)
+            if tier.groups is not None:
+                admitted &= self.named(tier.groups)
+            rank[admitted] = at
+            if tier.price_cap_micros is not None:
+                cap[admitted] = tier.price_cap_micros
+        return rank, cap
 
 
 def judge(market: Market, asks: Sequence[Ask]) -> Verdicts:
@@ -128,15 +155,16 @@ def judge(market: Market, asks: Sequence[Ask]) -> Verdicts:
     transfer = _gather(asks, lambda ask: tuple(sorted(ask.transfer_micros.items())), market.fees)
     cost = _cost(market.price * devices, duration) + transfer
     price = _rate(market.price * devices, wanted, duration, transfer)
-    tier, tier_cap = _ranked(market, asks, price)
+    ranked = _gather(asks, lambda ask: ask.tiers, lambda tiers: np.stack(market.ranked(tiers)))
+    tier, tier_cap = ranked[:, 0], ranked[:, 1]
 
-    mark(Why.OWN_CLUSTER, _gather(asks, lambda ask: ask.cluster, lambda home: market.clusters == home))
+    mark(Why.OWN_CLUSTER, _gather(asks, lambda ask: ask.cluster, lambda home: market.clusters.among(frozenset({home}))))
     mark(Why.SELECTOR, ~_gather(asks, lambda ask: ask.matched, market.named))
     mark(Why.AVOIDED, _gather(asks, lambda ask: ask.avoid, market.named))
     mark(Why.TENANT, ~_gather(asks, lambda ask: ask.tenant, market.admits))
-    mark(Why.CLUSTER, ~_gather(asks, lambda ask: ask.clusters, lambda allowed: _among(market.clusters, allowed)))
-    mark(Why.REGION, ~_gather(asks, lambda ask: ask.regions, lambda allowed: _among(market.regions, allowed)))
-    mark(Why.PROVIDER, ~_gather(asks, lambda ask: ask.providers, lambda allowed: _among(market.providers, allowed)))
+    mark(Why.CLUSTER, ~_gather(asks, lambda ask: ask.clusters, market.clusters.among))
+    mark(Why.REGION, ~_gather(asks, lambda ask: ask.regions, market.regions.among))
+    mark(Why.PROVIDER, ~_gather(asks, lambda ask: ask.providers, market.providers.among))
     required = np.array([ask.confidential is Confidential.REQUIRE for ask in asks], dtype=np.bool_)[:, None]
     mark(Why.CONFIDENTIAL, required & ~market.confidential)
     mark(Why.TOO_LONG, duration > market.longest)
@@ -156,31 +184,6 @@ def judge(market: Market, asks: Sequence[Ask]) -> Verdicts:
     return Verdicts(why=why, units=units, devices=devices, cost=cost, price=price, tier=tier, tier_cap=tier_cap)
 
 
-def _ranked(market: Market, asks: Sequence[Ask], price: Ints) -> tuple[Ints, Ints]:
-    """Rank and cap of the first tier that admits each group at its price.
-
-    Where every tier that admits a group is too cheap for it, the most generous of them, so that the reason is the price
-    and the change that would help is the smallest; −1 where no tier admits it at any price.
-    """
-    rank, cap = np.zeros(price.shape, dtype=np.int64), np.full(price.shape, NO_CAP, dtype=np.int64)
-    policies: dict[tuple[Tier, ...], list[int]] = {}
-    for row, ask in enumerate(asks):
-        if ask.tiers:
-            policies.setdefault(ask.tiers, []).append(row)
-    for tiers, rows in policies.items():
-        shape = (len(rows), len(market))
-        found, most = np.full(shape, -1, dtype=np.int64), np.full(shape, -1, dtype=np.int64)
-        settled = np.zeros(shape, dtype=np.bool_)
-        for at, tier in enumerate(tiers):
-            limit = NO_CAP if tier.price_cap_micros is None else tier.price_cap_micros
-            affordable = price[rows] <= limit
-            better = market.within(tier) & ~settled & (affordable | (limit > most))
-            found[better], most[better] = at, limit
-            settled |= better & affordable
-        rank[rows], cap[rows] = found, np.where(found < 0, NO_CAP, most)
-    return rank, cap
-
-
 def _cost(hourly: Ints, duration: Ints) -> Ints:
     """⌈hourly × duration / 3600⌉, saturated where the product would leave 64 bits (about a billion dollars)."""
     beyond = hourly.astype(np.float64) * duration > 3600.0 * MAX_MONEY * 1.01
@@ -194,12 +197,6 @@ def _rate(hourly: Ints, wanted: Ints, duration: Ints, transfer: Ints) -> Ints:
     device_seconds = wanted * duration
     fee, fee_rest = np.divmod(3600 * transfer, device_seconds)
     return whole + fee - (-(rest * duration + fee_rest) // device_seconds)
-
-
-def _among(column: npt.NDArray[np.object_], allowed: frozenset[str] | None) -> Bools:
-    if allowed is None:
-        return np.ones(len(column), dtype=np.bool_)
-    return np.array([value in allowed for value in column], dtype=np.bool_)
 
 
 def _gather(

@@ -105,7 +105,7 @@ class Group:
 class Tier:
     """One step of a burst policy: which offers, up to which price. None means any.
 
-    An offer belongs to the first tier that admits it by place and whose cap covers its price.
+    An offer belongs to the first tier that admits it by place, whatever its price; the tier's own cap then applies.
     """
 
     name: str = ""

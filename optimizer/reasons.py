@@ -9,12 +9,14 @@ without it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import numpy as np
 
 from optimizer.changes import changes
-from optimizer.filter import Verdicts, judge
+from optimizer.check import rate_of
+from optimizer.filter import Bits, Verdicts, judge
 from optimizer.greedy import Plan
 from optimizer.ledger import Ledger, spread
 from optimizer.pairs import SLICE, Pairs
@@ -32,23 +34,28 @@ def placed(pairs: Pairs, plan: Plan, alternatives: int) -> dict[str, Placement]:
     ledger = _spent(pairs, plan)
     seats = _seats(pairs, plan)
     chosen = {int(pairs.ask[pair]): pair for pair in plan}
+    order = sorted(chosen)
+    considered: dict[int, tuple[Alternative, ...]] = {}
+    if alternatives:
+        for asks, seen in _slices(pairs, order):
+            for row, ask in enumerate(asks):
+                pair = chosen[ask]
+                considered[ask] = _considered(pairs, ledger, seen, row, pair, plan[pair], alternatives)
     answer = {}
-    for asks, seen in _slices(pairs, sorted(chosen)):
-        removed = _removed(seen)
-        for row, ask in enumerate(asks):
-            pair = chosen[ask]
-            group = int(pairs.group[pair])
-            answer[pairs.asks[ask].id] = Placement(
-                group=pairs.groups[group].id,
-                units=int(pairs.units[pair]),
-                devices=int(pairs.devices[pair]),
-                cost_micros=int(pairs.cost[pair]),
-                price_micros=int(seen.price[row, group]),
-                tier=int(pairs.tier[pair]),
-                nodes=seats.get(pair, ()),
-                considered=_considered(pairs, ledger, seen, row, pair, plan[pair], alternatives),
-                removed=removed[row],
-            )
+    for ask, removed in zip(order, _removed(pairs.why[order]), strict=True):
+        pair, want = chosen[ask], pairs.asks[ask]
+        group = pairs.groups[int(pairs.group[pair])]
+        answer[want.id] = Placement(
+            group=group.id,
+            units=int(pairs.units[pair]),
+            devices=int(pairs.devices[pair]),
+            cost_micros=int(pairs.cost[pair]),
+            price_micros=math.ceil(rate_of(want, group)),
+            tier=int(pairs.tier[pair]),
+            nodes=seats.get(pair, ()),
+            considered=considered.get(ask, ()),
+            removed=removed,
+        )
     return answer
 
 
@@ -58,7 +65,7 @@ def refused(pairs: Pairs, plan: Plan) -> dict[str, Refusal]:
     chosen = {int(pairs.ask[pair]) for pair in plan}
     answer = {}
     for asks, seen in _slices(pairs, [ask for ask in range(len(pairs.asks)) if ask not in chosen]):
-        removed, only = _removed(seen), _only(seen)
+        removed, only = _removed(seen.why), _only(seen.why)
         for row, ask in enumerate(asks):
             answer[pairs.asks[ask].id] = Refusal(
                 groups=len(pairs.groups),
@@ -99,14 +106,14 @@ def _seats(pairs: Pairs, plan: Plan) -> dict[int, tuple[tuple[int, int], ...]]:
     return seats
 
 
-def _removed(seen: Verdicts) -> list[Mapping[Why, int]]:
-    counts = [(bit, np.count_nonzero(seen.why & np.uint32(bit), axis=1).tolist()) for bit in Why]
-    return [{bit: column[row] for bit, column in counts if column[row]} for row in range(len(seen.why))]
+def _removed(why: Bits) -> list[Mapping[Why, int]]:
+    counts = [(bit, np.count_nonzero(why & np.uint32(bit), axis=1).tolist()) for bit in Why]
+    return [{bit: column[row] for bit, column in counts if column[row]} for row in range(len(why))]
 
 
-def _only(seen: Verdicts) -> list[Mapping[Why, int]]:
-    counts = [(bit, np.count_nonzero(seen.why == np.uint32(bit), axis=1).tolist()) for bit in Why]
-    return [{bit: column[row] for bit, column in counts if column[row]} for row in range(len(seen.why))]
+def _only(why: Bits) -> list[Mapping[Why, int]]:
+    counts = [(bit, np.count_nonzero(why == np.uint32(bit), axis=1).tolist()) for bit in Why]
+    return [{bit: column[row] for bit, column in counts if column[row]} for row in range(len(why))]
 
 
 def _considered(

@@ -7,7 +7,7 @@ from itertools import product
 
 from hypothesis import strategies as st
 
-from optimizer.check import cost_of, rate_of, unsuitable, violations
+from optimizer.check import cost_of, unsuitable, violations
 from optimizer.problem import Ask, Budget, CapacityRow, Confidential, Group, Problem, Quota, Tier
 from optimizer.solution import Placement, Solution
 from optimizer.solve import solve
@@ -63,14 +63,8 @@ def value(problem: Problem, chosen: dict[str, str]) -> tuple[int, ...]:
 
 
 def tier_of(ask: Ask, group: Group) -> int:
-    """Rank of the first tier that names the group's cluster and pays its price."""
-    admitting = (
-        at
-        for at, tier in enumerate(ask.tiers)
-        if (tier.clusters is None or group.cluster in tier.clusters)
-        and (tier.price_cap_micros is None or rate_of(ask, group) <= tier.price_cap_micros)
-    )
-    return next(admitting, 0)
+    """Rank of the first tier that names the group's cluster."""
+    return next((at for at, tier in enumerate(ask.tiers) if tier.clusters is None or group.cluster in tier.clusters), 0)
 
 
 def best_by_force(problem: Problem) -> tuple[int, ...]:

@@ -433,11 +433,3 @@ def crowd(rng: random.Random, *, asks: int, groups: int) -> Problem:
     ]
     budgets = tuple(Budget(id=f"b{at}", remaining_micros=4_000 * DOLLAR) for at in range(4))
     return Problem(groups=offers, asks=tuple(wanted), budgets=budgets)
-
-
-def test_what_is_too_dear_for_a_tier_is_tried_in_the_next() -> None:
-    """Tiers that differ by price alone: an offer belongs to the first whose cap covers it."""
-    tiers = (Tier(name="cheap", price_cap_micros=DOLLAR // 2), Tier(name="dear", price_cap_micros=2 * DOLLAR))
-    problem = Problem(groups=(group("a"),), asks=(ask("r", 4, tiers=tiers),))
-    solution = solve(problem, time_limit_s=5)
-    assert solution.placements["r"].tier == 1

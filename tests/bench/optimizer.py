@@ -1,0 +1,139 @@
+"""The optimizer beside greedy peers and the bare solver, on federations of real prices, sizes and durations.
+
+    python -m tests.bench optimizer
+
+Every plan, ours and theirs, goes through the same independent checker. The gap is to the best bound that ours proved
+for the instance, so it says how far each can be from the best possible at most.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from statistics import fmean
+
+from optimizer.check import violations
+from optimizer.pairs import compile_pairs
+from optimizer.problem import Problem
+from optimizer.reasons import placed
+from optimizer.solution import Placement
+from optimizer.solve import solve, warm
+from tests.bench.federation import federation, missing
+from tests.bench.peers import PEERS, direct
+from tests.bench.section import Absent, Bench, Figure, Grid, Outcome, Section
+
+SIZES = {(100, 50): (1.0, 5.0), (1_000, 200): (1.0, 20.0), (5_000, 1_000): (5.0, 40.0)}
+"""(requests, offers) → seconds given to ours, once in a hurry and once at leisure."""
+TARGETS = {(100, 50, 1.0): 0.0, (1_000, 200, 1.0): 4.0, (1_000, 200, 20.0): 2.0, (5_000, 1_000, 5.0): 3.0}
+"""Certified gap in %, on 2 cores."""
+DIRECT_UP_TO = 1_000
+"""The bare solver gets no larger instance: it finds nothing there in any time a person waits."""
+
+
+def run(bench: Bench) -> Outcome:
+    if lack := missing():
+        raise Absent(lack)
+    warm()
+    figures: list[Figure] = []
+    grids: list[Grid] = []
+    for size, limits in SIZES.items():
+        if bench.quick and size[0] > 100:
+            continue
+        bench.say(f"{size[0]} requests × {size[1]} offers")
+        rows, gaps = _beside_peers(federation(asks=size[0], groups=size[1]), limits)
+        grids.append(Grid(f"{size[0]} × {size[1]}, load 1.25, budgets on", COLUMNS, rows))
+        for seconds, gap in gaps.items():
+            target = TARGETS.get((*size, seconds))
+            figures.append(
+                Figure(
+                    f"certified gap at {size[0]} × {size[1]}, given {seconds:g} s",
+                    f"{gap:.2f} %",
+                    "" if target is None else f"≤ {target:g} %",
+                    None if target is None else gap <= target + 1e-9,
+                )
+            )
+    bench.say("loads, budgets and seeds")
+    rows, never_below = _regimes(bench.quick)
+    grids.append(Grid("1,000 × 200, 1 s: gap % (ours | best peer)", ("load", "budgets", "gap by seed"), rows))
+    figures.append(Figure("instances where a peer is better", str(never_below), "0", never_below == 0))
+    return Outcome(
+        how=(
+            "Offers from published prices, gangs and durations from the Philly trace, egress prices between clouds; "
+            "values, capacities and budgets are invented. Welfare is Σ (value − cost) of what is placed. Peers are "
+            "re-implementations that are given capacity and budgets; all plans pass one checker."
+        ),
+        figures=figures,
+        grids=grids,
+    )
+
+
+COLUMNS = ("who", "welfare $", "gap %", "cost $", "placed", "of priority 2", "of 1", "of 0", "s")
+
+
+def _beside_peers(problem: Problem, limits: tuple[float, ...]) -> tuple[list[list[str]], Mapping[float, float]]:
+    pairs = compile_pairs(problem)
+    plans: dict[str, tuple[Mapping[str, Placement], float]] = {}
+    bounds, gaps = [], {}
+    for seconds in limits:
+        solution = solve(problem, time_limit_s=seconds, alternatives=0)
+        plans[f"ours, given {seconds:g} s"] = solution.placements, solution.wall_s
+        bounds.append(solution.goals[0].bound)
+        gaps[seconds] = 100 * solution.goals[0].gap
+    peers = dict(PEERS)
+    if len(problem.asks) <= DIRECT_UP_TO:
+        peers["CP-SAT alone, cold, 20 s"] = direct(20.0)
+    for name, peer in peers.items():
+        began = time.perf_counter()
+        plan = peer(pairs)
+        took = time.perf_counter() - began
+        plans[name] = placed(pairs, plan, 0), took
+    return [_row(problem, name, plan, took, min(bounds)) for name, (plan, took) in plans.items()], gaps
+
+
+def _row(problem: Problem, name: str, plan: Mapping[str, Placement], took: float, bound: int) -> list[str]:
+    if broken := violations(problem, plan):
+        raise AssertionError(f"{name}: {broken[0]}")
+    welfare = _welfare(problem, plan)
+    by_priority = [
+        f"{sum(ask.id in plan for ask in problem.asks if ask.priority == level)}"
+        f"/{sum(ask.priority == level for ask in problem.asks)}"
+        for level in (2, 1, 0)
+    ]
+    cost = sum(placement.cost_micros for placement in plan.values())
+    return [
+        name,
+        f"{welfare / 1e6:,.0f}",
+        f"{100 * (1 - welfare / bound):.2f}",
+        f"{cost / 1e6:,.0f}",
+        str(len(plan)),
+        *by_priority,
+        f"{took:.2f}",
+    ]
+
+
+def _welfare(problem: Problem, plan: Mapping[str, Placement]) -> int:
+    values = {ask.id: ask.value_micros or 0 for ask in problem.asks}
+    return sum(values[name] - placement.cost_micros for name, placement in plan.items())
+
+
+def _regimes(quick: bool) -> tuple[list[list[str]], int]:
+    rows, worse = [], 0
+    size = (100, 50) if quick else (1_000, 200)
+    for load in (0.5, 0.9, 1.25):
+        for budgets in (False, True):
+            cells = []
+            for seed in range(1 if quick else 3):
+                problem = federation(asks=size[0], groups=size[1], load=load, budgets=budgets, seed=seed)
+                solution = solve(problem, time_limit_s=1.0, alternatives=0)
+                bound, ours = solution.goals[0].bound, _welfare(problem, solution.placements)
+                pairs = compile_pairs(problem)
+                best = max(_welfare(problem, placed(pairs, peer(pairs), 0)) for peer in PEERS.values())
+                worse += best > ours
+                cells.append((100 * (1 - ours / bound), 100 * (1 - best / bound)))
+            shown = ", ".join(f"{own:.2f} | {other:.2f}" for own, other in cells)
+            mean = f"mean {fmean(own for own, _ in cells):.2f} | {fmean(other for _, other in cells):.2f}"
+            rows.append([f"{load:g}", "on" if budgets else "off", f"{shown} ({mean})"])
+    return rows, worse
+
+
+SECTION = Section(name="optimizer", order=40, about="the optimizer's plans beside greedy peers, with bounds", run=run)
