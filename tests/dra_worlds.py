@@ -59,8 +59,8 @@ def world(seed: int, node: str, *, lone: bool = False) -> World:
     """The world of a seed on a node; with ``lone`` only what single devices can be asked of, and no claims."""
     rng = random.Random(seed)
     made = World(node)
-    kinds = [_gpus, _partitions, _npus] if lone else [_gpus, _partitions, _npus, _shared]
-    for build in rng.sample(kinds, rng.randint(1, len(kinds))):
+    kinds = [_gpus, _partitions, _npus] if lone else [_gpus, _partitions, _npus, _shared, _fabric, _spread]
+    for build in rng.sample(kinds, rng.randint(1, 3)):
         build(rng, made)
     _hold(rng, made)
     _unsettle(rng, made)
@@ -141,6 +141,39 @@ def _shared(rng: random.Random, made: World) -> None:
     made.slices.append(_slice(made, SHARED, devices))
 
 
+def _fabric(rng: random.Random, made: World) -> None:
+    """Devices that a network reaches from nodes with a label, and that are attached while a pod waits."""
+    line = {
+        "key": "kubernetes.io/hostname",
+        "operator": "In",
+        "values": [rng.choice([made.node, made.node, "elsewhere"])],
+    }
+    devices: list[Raw] = [
+        {
+            "name": f"fab-{number}",
+            "attributes": {"serial": {"string": f"{made.node}-fab-{number}"}},
+            "bindsToNode": True,
+            "bindingConditions": ["example.com/Attached"],
+            "bindingFailureConditions": ["example.com/Failed"],
+        }
+        for number in range(rng.randint(1, 2))
+    ]
+    rule = {"nodeSelectorTerms": [{"matchExpressions": [line]}]}
+    name = f"{made.node}-fabric"
+    made.slices.append(_slice(made, OTHER, devices, pool=name, name=name, nodeSelector=rule))
+
+
+def _spread(rng: random.Random, made: World) -> None:
+    """One slice whose devices belong to different nodes."""
+    devices = []
+    for number in range(rng.randint(1, 4)):
+        attributes = {"serial": {"string": f"{made.node}-far-{number}"}}
+        where = rng.choice([made.node, made.node, "elsewhere"])
+        devices.append({"name": f"far-{number}", "attributes": attributes, "nodeName": where})
+    name = f"{made.node}-spread"
+    made.slices.append(_slice(made, OTHER, devices, pool=name, name=name, perDeviceNodeSelection=True))
+
+
 def _slice(made: World, driver: str, devices: list[Raw], **more: object) -> Raw:
     return slice_of(devices, driver=driver, node=made.node, **{"name": f"{made.node}-{driver}", **more})
 
@@ -215,6 +248,6 @@ def _ask(rng: random.Random, made: World, *, admin: bool) -> Raw:
 
 def _likely(made: World) -> list[str]:
     """Classes of which there are devices in this world."""
-    names = {"gpu-": "gpu", "mig-": "mig", "npu-": "npu", "vgpu": "vgpu"}
+    names = {"gpu-": "gpu", "mig-": "mig", "npu-": "npu", "fab-": "npu", "far-": "npu", "vgpu": "vgpu"}
     found = {names[name.rpartition("/")[2][:4]] for name in made.device_names()}
     return [*sorted(found), "any"]
