@@ -2,22 +2,23 @@
 
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 import yaml
 from pydantic import BaseModel
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from broker.kit.durations import format_duration
 from broker.kit.money import from_micros
 from broker.wire.agents import ClusterView
-from broker.wire.leases import LeaseState, LeaseView
+from broker.wire.devices import Kind
+from broker.wire.leases import LeaseBody, LeaseState, LeaseView
 from broker.wire.offers import OfferView
-from broker.wire.requests import Reason, RequestState, RequestView
+from broker.wire.requests import RequestView
+from lendmesh.grid import Column, Grid
 
 COLOURS = {
     "Active": "green",
@@ -39,12 +40,14 @@ COLOURS = {
     "Closed": "dim",
     "Cancelled": "dim",
 }
+ENDLESS = 1_000
+"""The width of what is no screen: a file or another program gets whole lines."""
 
 
 def console(*, stderr: bool = False) -> Console:
-    """A console that wraps nothing away when its output is a file."""
+    """A console that folds and leaves out nothing when its output is a file."""
     stream = sys.stderr if stderr else sys.stdout
-    return Console(stderr=stderr, width=None if stream.isatty() else 160, highlight=False)
+    return Console(stderr=stderr, width=None if stream.isatty() else ENDLESS, highlight=False, emoji=False)
 
 
 def emit(items: BaseModel | Sequence[BaseModel] | dict[str, Any], *, output: str) -> None:
@@ -82,69 +85,66 @@ def when(time: datetime | None, *, now: datetime | None = None) -> str:
     return f"in {far}" if seconds > 0 else f"{far} ago"
 
 
-def plain_table(title: str | None, *columns: str, right: Iterable[str] = ()) -> Table:
-    """The one table style of this command."""
-    numbers = set(right)
-    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for column in columns:
-        table.add_column(column, justify="right" if column in numbers else "left", header_style="bold", overflow="fold")
-    return table
+def memory(amount: int | None) -> str:
+    """Bytes as people say them."""
+    return f"{amount / 2**30:.0f}Gi" if amount else "–"
 
 
-def offers(views: Sequence[OfferView], *, title: str | None = None) -> Table:
-    table = plain_table(
-        title,
+def kind_name(kind: Kind) -> str:
+    """The model, and the profile where the device is a part of it."""
+    return f"{kind.model} · {kind.partition}" if kind.partition else kind.model
+
+
+def offers(views: Sequence[OfferView], *, title: str | None = None) -> Grid:
+    table = Grid(
         "OFFER",
         "CLUSTER",
-        "MODEL",
-        "MEMORY",
-        "FREE",
-        "A NODE",
-        "PRICE/H",
-        "REGION",
-        "MAX",
-        "CONFIDENTIAL",
-        "VALID",
-        right=("FREE", "A NODE", "PRICE/H", "MEMORY"),
+        Column("MODEL", fold=True),
+        Column("MEMORY", right=True, drop=3),
+        Column("FREE", right=True),
+        Column("A NODE", right=True, drop=4),
+        Column("PRICE/H", right=True),
+        Column("REGION", drop=2),
+        Column("MAX", drop=5),
+        Column("CONFIDENTIAL", drop=6),
+        Column("VALID", drop=7),
+        title=title,
     )
     for offer in views:
-        memory = f"{offer.kind.memory_bytes / 2**30:.0f}Gi" if offer.kind.memory_bytes else "–"
-        model = f"{offer.kind.model} · {offer.kind.partition}" if offer.kind.partition else offer.kind.model
         secret = offer.confidential
-        table.add_row(
+        table.add(
             offer.id,
             offer.cluster,
-            model,
-            memory,
+            kind_name(offer.kind),
+            memory(offer.kind.memory_bytes),
             str(offer.devices),
             str(offer.largest_node),
             money(offer.price.micros),
             offer.place.region or "–",
             format_duration(offer.terms.max_duration),
-            f"{secret.tee}+{secret.gpu} (declared)" if secret.declared else "–",
+            f"{secret.tee}, GPU {secret.gpu}: declared" if secret.declared else "–",
             Text("stale", style="red") if offer.stale else when(offer.valid_until),
         )
     return table
 
 
-def requests(views: Sequence[RequestView], *, title: str | None = None) -> Table:
-    table = plain_table(
-        title,
+def requests(views: Sequence[RequestView], *, title: str | None = None) -> Grid:
+    table = Grid(
         "REQUEST",
-        "CLUSTER",
-        "DEVICES",
-        "FOR",
+        Column("CLUSTER", drop=4),
+        Column("DEVICES", right=True),
+        Column("FOR", drop=3),
         "STATE",
-        "STEP",
-        "FROM",
-        "PRICE/H",
-        "LEASE",
-        "AGE",
-        right=("DEVICES", "PRICE/H"),
+        Column("STEP", drop=5),
+        Column("FROM", drop=2),
+        Column("PRICE/H", right=True, drop=2),
+        Column("LEASE", drop=1),
+        Column("AGE", drop=6),
+        title=title,
     )
     for view in views:
         placed = view.placement
-        table.add_row(
+        table.add(
             view.id,
             view.cluster,
             str(view.request.devices.count),
@@ -159,27 +159,26 @@ def requests(views: Sequence[RequestView], *, title: str | None = None) -> Table
     return table
 
 
-def leases(views: Sequence[LeaseView], *, title: str | None = None) -> Table:
-    table = plain_table(
-        title,
+def leases(views: Sequence[LeaseView], *, title: str | None = None) -> Grid:
+    table = Grid(
         "LEASE",
         "LENDER",
         "BORROWER",
-        "DEVICES",
-        "MODEL",
+        Column("DEVICES", right=True),
+        Column("MODEL", drop=6),
         "STATE",
-        "PRICE/H",
-        "COST",
-        "EXPIRES",
-        "MIRRORED",
-        "ENDING",
-        right=("DEVICES", "PRICE/H", "COST"),
+        Column("PRICE/H", right=True, drop=5),
+        Column("COST", right=True, drop=3),
+        Column("EXPIRES", drop=1),
+        Column("MIRRORED", drop=4),
+        Column("ENDING", drop=2),
+        title=title,
     )
     for lease in views:
         sides = [
             side for side, done in (("lender", lease.mirrored.lender), ("borrower", lease.mirrored.borrower)) if done
         ]
-        table.add_row(
+        table.add(
             lease.id,
             lease.lender,
             lease.borrower,
@@ -195,26 +194,23 @@ def leases(views: Sequence[LeaseView], *, title: str | None = None) -> Table:
     return table
 
 
-def clusters(views: Sequence[ClusterView], *, title: str | None = None) -> Table:
-    table = plain_table(
-        title,
+def clusters(views: Sequence[ClusterView], *, title: str | None = None) -> Grid:
+    numbers = ("TOTAL", "FREE", "KEPT BACK", "LENT")
+    table = Grid(
         "CLUSTER",
-        "TENANT",
+        Column("TENANT", drop=2),
         "STATE",
-        "TOTAL",
-        "FREE",
-        "KEPT BACK",
-        "LENT",
-        "OFFERS",
-        "LENDS",
-        "BORROWS",
-        "SEEN",
-        "MESSAGE",
-        right=("TOTAL", "FREE", "KEPT BACK", "LENT", "OFFERS", "LENDS", "BORROWS"),
+        *(Column(name, right=True) for name in numbers),
+        Column("OFFERS", right=True, drop=3),
+        Column("LENDS", right=True, drop=4),
+        Column("BORROWS", right=True, drop=4),
+        Column("SEEN", drop=5),
+        Column("MESSAGE", drop=1, fold=True),
+        title=title,
     )
     for view in views:
         counts = view.devices
-        table.add_row(
+        table.add(
             view.name,
             view.tenant,
             coloured(view.state),
@@ -228,37 +224,10 @@ def clusters(views: Sequence[ClusterView], *, title: str | None = None) -> Table
     return table
 
 
-def devices(lease: LeaseView, *, title: str | None = None) -> Table:
-    table = plain_table(title, "DEVICE", "NODE", "KEY", "FENCE", right=("FENCE",))
+def devices(lease: LeaseView | LeaseBody, *, title: str | None = None) -> Grid:
+    table = Grid("DEVICE", Column("NODE", drop=1), Column("KEY", drop=2), Column("FENCE", right=True), title=title)
     for device in lease.devices:
-        table.add_row(
+        table.add(
             f"{device.driver}/{device.pool}/{device.name}", device.node or "–", device.key or "–", str(device.fence)
         )
     return table
-
-
-def placement(view: RequestView, out: Console) -> None:
-    """Where the request went and why, or why it went nowhere."""
-    if view.placement is not None:
-        placed = view.placement
-        tier = f", tier {placed.tier}" if placed.tier else ""
-        out.print(
-            f"[bold]{placed.devices} × {placed.kind.model}[/] from [bold]{placed.cluster}[/] at "
-            f"{money(placed.price.micros)} a device-hour{tier}: at most {money(placed.cost.amount)}"
-        )
-        if placed.alternatives:
-            table = plain_table(None, "INSTEAD OF", "CLUSTER", "PRICE/H", "BECAUSE", right=("PRICE/H",))
-            for other in placed.alternatives:
-                table.add_row(other.offer, other.cluster, money(other.price.micros), other.detail)
-            out.print(table)
-    if view.reasons and view.state is not RequestState.ACTIVE:
-        reasons(view.reasons, out)
-
-
-def reasons(found: Sequence[Reason], out: Console) -> None:
-    """Why not, and what would have to change."""
-    table = plain_table(None, "WHY NOT", "OFFERS", "IT WOULD FIT WITH", right=("OFFERS",))
-    for reason in found:
-        change = ", ".join(f"{key}: {value}" for key, value in (reason.change or {}).items())
-        table.add_row(reason.detail, str(reason.offers) if reason.offers else "–", change or "–")
-    out.print(table)

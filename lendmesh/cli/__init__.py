@@ -66,7 +66,7 @@ async def _awaited(result: Awaitable[int]) -> int:
 
 def _print_refusal(refused: "Exception") -> None:
     from broker.wire.requests import Reason
-    from lendmesh import show
+    from lendmesh import because, show
     from lendmesh.client import Refused
 
     assert isinstance(refused, Refused)
@@ -75,4 +75,4 @@ def _print_refusal(refused: "Exception") -> None:
     for error in problem.errors:
         print(f"  {error.get('pointer') or error.get('in') or '/'}: {error.get('detail')}", file=sys.stderr)
     if problem.reasons:
-        show.reasons([Reason.model_validate(reason) for reason in problem.reasons], show.console(stderr=True))
+        because.reasons([Reason.model_validate(reason) for reason in problem.reasons], show.console(stderr=True))

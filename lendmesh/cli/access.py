@@ -16,6 +16,7 @@ from lendmesh.cli import OK
 from lendmesh.cli.common import checked, client
 from lendmesh.client import Client
 from lendmesh.context import find, save
+from lendmesh.grid import Column, Grid
 
 
 async def login(arguments: argparse.Namespace) -> int:
@@ -71,9 +72,17 @@ async def tokens(arguments: argparse.Namespace) -> int:
     if arguments.output != "table":
         show.emit(views, output=arguments.output)
         return OK
-    table = show.plain_table(None, "TOKEN", "NAME", "TENANT", "SCOPES", "CREATED", "EXPIRES", "REVOKED")
+    table = Grid(
+        "TOKEN",
+        "NAME",
+        "TENANT",
+        "SCOPES",
+        Column("CREATED", drop=2),
+        Column("EXPIRES", drop=1),
+        Column("REVOKED", drop=3),
+    )
     for token in views:
-        table.add_row(
+        table.add(
             token.id,
             token.name,
             token.tenant,

@@ -26,6 +26,7 @@ from clusteragent.kube.interface import (
 )
 from lendmesh import show
 from lendmesh.cli import NO, OK, Failed
+from lendmesh.grid import Column, Grid
 
 _READ: tuple[tuple[Kind, str], ...] = (
     (NODES, truth.NODE),
@@ -95,18 +96,26 @@ async def _all(kube: Kube, kind: Kind) -> Sequence[Any]:
         raise
 
 
-def table(devices: Iterable[DeviceState]) -> Any:
+def table(devices: Iterable[DeviceState]) -> Grid:
     """One row for neighbours that have everything in common, so that a cluster fits a screen."""
-    rows = show.plain_table(None, "NODE", "DRIVER", "DEVICES", "MODEL", "MEMORY", "STATE", "WHY", right=("MEMORY",))
+    rows = Grid(
+        "NODE",
+        Column("DRIVER", drop=2),
+        Column("DEVICES", fold=True),
+        Column("MODEL", drop=1),
+        Column("MEMORY", right=True, drop=3),
+        "STATE",
+        Column("WHY", fold=True),
+    )
     groups: dict[tuple[str, ...], list[str]] = {}
     for one in devices:
         known = one.identity
         model = f"{known.model} · {known.partition}" if known.partition else known.model
-        memory = f"{known.memory_bytes / 2**30:.0f}Gi" if known.memory_bytes else "–"
+        memory = show.memory(known.memory_bytes)
         place = one.node or f"({one.pool})"
         groups.setdefault((place, one.driver, model, memory, one.state, one.reason), []).append(one.name)
     for (node, driver, model, memory, state, why), names in groups.items():
-        rows.add_row(node, driver, together(names), model, memory, Text(state, style=_COLOURS.get(state, "red")), why)
+        rows.add(node, driver, together(names), model, memory, Text(state, style=_COLOURS.get(state, "red")), why)
     return rows
 
 

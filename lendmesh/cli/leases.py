@@ -84,12 +84,7 @@ def _print_claims(claims: LeaseClaims) -> None:
         f"{lease.lender} lends {len(lease.devices)} × {lease.kind.model} to {lease.borrower} ({lease.tenant}) "
         f"at {show.money(lease.price.micros)} a device-hour until {ends:%Y-%m-%d %H:%M:%S} UTC ({show.when(ends)})"
     )
-    table = show.plain_table(None, "DEVICE", "NODE", "KEY", "FENCE", right=("FENCE",))
-    for device in lease.devices:
-        table.add_row(
-            f"{device.driver}/{device.pool}/{device.name}", device.node or "–", device.key or "–", str(device.fence)
-        )
-    out.print(table)
+    out.print(show.devices(lease))
 
 
 async def return_lease(arguments: argparse.Namespace) -> int:

@@ -6,6 +6,7 @@ from broker.wire.burst import BurstPolicySpec, BurstPolicyView
 from lendmesh import show as screen
 from lendmesh.cli import OK
 from lendmesh.cli.common import checked, client, read_mapping
+from lendmesh.grid import Column, Grid
 
 
 async def policies(arguments: argparse.Namespace) -> int:
@@ -45,22 +46,20 @@ async def delete(arguments: argparse.Namespace) -> int:
 
 
 def _table(views: list[BurstPolicyView]) -> None:
-    table = screen.plain_table(
-        None,
+    table = Grid(
         "CLUSTER",
         "POLICY",
-        "FROM",
-        "TIERS",
-        "BUDGET",
-        "COMMITTED",
-        "LEASES",
-        "MESSAGE",
-        right=("BUDGET", "COMMITTED", "LEASES"),
+        Column("FROM", drop=2),
+        Column("TIERS", fold=True),
+        Column("BUDGET", right=True),
+        Column("COMMITTED", right=True),
+        Column("LEASES", right=True),
+        Column("MESSAGE", drop=1, fold=True),
     )
     for view in views:
         spend = view.status.spend
         tiers = " → ".join(f"{tier.name} ≤ {screen.money(tier.price_cap.micros)}" for tier in view.spec.tiers)
-        table.add_row(
+        table.add(
             view.cluster,
             view.name,
             view.source,

@@ -5,21 +5,11 @@ from typing import Any
 
 from rich.console import Console
 
-from broker.wire.requests import CapacityRequest, RequestState, RequestView, Step
-from lendmesh import show
+from broker.wire.requests import CapacityRequest, RequestState, RequestView
+from lendmesh import because, show
 from lendmesh.cli import NO, OK, Failed
 from lendmesh.cli.common import checked, client, read_mapping
-from lendmesh.client import Client
-
-STEPS = {
-    Step.QUEUED: "queued: the broker has it",
-    Step.SOLVING: "solving: placing all open requests together",
-    Step.RESERVED: "reserved: the lender's agent is asked to hold the devices",
-    Step.HELD: "held: the lender's scheduler has given them",
-    Step.ACTIVE: "active: the lease is signed",
-    Step.MIRRORED: "mirrored: both clusters hold the claims",
-    Step.ENDED: "ended",
-}
+from lendmesh.progress import follow
 
 
 def wish(arguments: argparse.Namespace) -> CapacityRequest:
@@ -59,49 +49,9 @@ async def request(arguments: argparse.Namespace) -> int:
         if arguments.output != "table":
             show.emit(view, output=arguments.output)
         else:
-            show.placement(view, out)
+            because.placement(view, out)
             _next_words(view, out)
     return OK if view.state is RequestState.ACTIVE else NO
-
-
-async def follow(broker: Client, view: RequestView, out: Console) -> RequestView:
-    """Say each step as it is reached, until the request is mirrored or at its end."""
-    said: set[Step] = set()
-
-    def say(current: RequestView) -> None:
-        for step in STEPS:
-            if step not in said and _reached(current, step):
-                said.add(step)
-                out.print(f"  [dim]{current.id}[/]  {STEPS[step]}")
-
-    say(view)
-    if _done(view):
-        return view
-    async for _, current in broker.watch(RequestView, "/v1/requests/watch", after=view.revision):
-        if current.id != view.id:
-            continue
-        if current.message and current.message != view.message and not current.reasons:
-            out.print(f"  [dim]{current.id}[/]  {current.message}")
-        view = current
-        say(view)
-        if _done(view):
-            break
-    return view
-
-
-def _reached(view: RequestView, step: Step) -> bool:
-    order = list(STEPS)
-    if view.step is Step.ENDED:
-        return step in (Step.QUEUED, Step.ENDED)
-    return order.index(step) <= order.index(view.step)
-
-
-def _done(view: RequestView) -> bool:
-    return view.step in (Step.MIRRORED, Step.ENDED) or view.state in (
-        RequestState.REFUSED,
-        RequestState.CANCELLED,
-        RequestState.CLOSED,
-    )
 
 
 def _next_words(view: RequestView, out: Console) -> None:
@@ -119,7 +69,7 @@ async def quote(arguments: argparse.Namespace) -> int:
     if arguments.output != "table":
         show.emit(view, output=arguments.output)
     else:
-        show.placement(view, show.console())
+        because.placement(view, show.console())
     return OK if view.placement is not None else NO
 
 
@@ -132,7 +82,7 @@ async def requests(arguments: argparse.Namespace) -> int:
                 show.emit(view, output=arguments.output)
                 return OK
             out.print(show.requests([view]))
-            show.placement(view, out)
+            because.placement(view, out)
             if view.message:
                 out.print(view.message)
             return OK

@@ -41,8 +41,8 @@ async def _simulated(arguments: argparse.Namespace, out: Console) -> int:
     parts = members()
     out.print(
         panel(
-            "[bold]Lendmesh demo[/]: three simulated clusters, a broker with TLS and SQLite, an agent for each.\n"
-            + "\n".join(f"[bold]{part.name:<9}[/] {part.about} ({part.region})" for part in parts)
+            "[bold]Lendmesh demo[/]: three simulated clusters, an agent each, a broker between\n"
+            + "\n".join(f"  [bold]{part.name:<9}[/] {part.about} ({part.region})" for part in parts)
         )
     )
     kubes = {}

@@ -52,7 +52,11 @@ def members() -> list[Member]:
             nodes=("aurora-1", "aurora-2", "aurora-mig"),
             slices=[*h100s, *inventories.nvidia_mig("aurora-mig", count=2)],
             busy=(("gpu.nvidia.com", "aurora-2", 2), ("mig.nvidia.com", "aurora-mig", 1)),
-            node_labels={"nvidia.com/cc.mode.state": "on", "amd.feature.node.kubernetes.io/snp": "true"},
+            node_labels={
+                "nvidia.com/cc.mode.state": "on",
+                "nvidia.com/cc.ready.state": "true",
+                "amd.feature.node.kubernetes.io/snp": "true",
+            },
             rules=(
                 {
                     "name": "h100",

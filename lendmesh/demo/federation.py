@@ -14,7 +14,7 @@ from pathlib import Path
 from pydantic import SecretStr
 
 from broker import app as broker_app
-from broker.settings import Settings as BrokerSettings
+from broker.settings import read_settings
 from broker.wire.access import JoinTokenCreated, JoinTokenRequest
 from broker.wire.agents import ClusterView
 from clusteragent.agent import Agent
@@ -65,9 +65,8 @@ async def running(
     directory = Path(tempfile.mkdtemp(prefix="lendmesh-demo-"))
     try:
         async with AsyncExitStack() as stack:
-            settings = BrokerSettings(
-                data_dir=directory / "broker", port=port, skew=f"{SKEW_S}s", quarantine="1s", log_level="error"
-            )
+            chosen = {"data_dir": directory / "broker", "port": port, "skew": f"{SKEW_S}s", "quarantine": "1s"}
+            settings = read_settings(arguments=chosen, environment={})
             broker = await stack.enter_async_context(broker_app.running(settings))
             token = directory / "broker" / broker_app.ADMIN_TOKEN
             context = Context(broker.url, token.read_text().strip(), str(broker.ca) if broker.ca else None)

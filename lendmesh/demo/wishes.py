@@ -42,7 +42,7 @@ def simulated() -> Wishes:
         impossible=CapacityRequest.model_validate(
             {
                 "cluster": "cirrus",
-                "devices": {"count": 16, "driver": "gpu.nvidia.com"},
+                "devices": {"count": 12, "driver": "gpu.nvidia.com"},
                 "duration": "2h",
                 "price_cap": {"amount": "2.00"},
             }
