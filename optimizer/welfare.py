@@ -43,6 +43,21 @@ AGAIN = 1.0
 """Deterministic seconds for one neighbourhood."""
 
 
+@dataclass(frozen=True)
+class Ranked:
+    """The best pairs of each ask at the prices, asks in order, the best first."""
+
+    order: Ints
+    rank: Ints
+    start: Ints
+    """Those of ask i are order[start[i]:start[i + 1]]."""
+
+    def of(self, ask: int) -> list[int]:
+        """The pairs of one ask."""
+        best: list[int] = self.order[self.start[ask] : self.start[ask + 1]].tolist()
+        return best
+
+
 @dataclass
 class Improvement:
     """A plan and what is proved about it, getting better."""
@@ -68,7 +83,7 @@ class Improvement:
 
     def run(self, left: Callable[[], float], effort: Effort) -> str:
         """All means in turn while time lasts; the name of the last."""
-        ranked = _ranked(self.pairs, self.prices.reduced)
+        ranked = _ranked(self.pairs, self.prices)
         total, stage = left(), "core"
         core = self._core(ranked)
         if len(core) <= CORE:
@@ -86,13 +101,9 @@ class Improvement:
             self._neighbourhoods(ranked, left, effort)
         return stage
 
-    def _core(self, ranked: Ints) -> Ints:
+    def _core(self, ranked: Ranked) -> Ints:
         """The few best pairs of each ask, and the plan's own."""
-        rank = np.empty(len(ranked), dtype=np.int64)
-        rank[ranked] = np.arange(len(ranked)) - self.pairs.start[self.pairs.ask[ranked]]
-        keep = rank < FIRST
-        keep[list(self.plan)] = True
-        return np.flatnonzero(keep)
+        return np.union1d(ranked.order[ranked.rank < FIRST], np.array(sorted(self.plan), dtype=np.int64))
 
     def _open(self) -> Ints:
         """Pairs that a better plan than this one could hold."""
@@ -113,7 +124,7 @@ class Improvement:
             if whole and model.exact:
                 self.bound = min(self.bound, max(found.best, self.value))
 
-    def _neighbourhoods(self, ranked: Ints, left: Callable[[], float], effort: Effort) -> None:
+    def _neighbourhoods(self, ranked: Ranked, left: Callable[[], float], effort: Effort) -> None:
         dice = np.random.default_rng(effort.seed)
         vain = 0
         for asks in _around(self.pairs, self.prices, dice):
@@ -121,7 +132,7 @@ class Improvement:
                 return
             vain = 0 if self._again(asks, ranked, left(), effort) else vain + 1
 
-    def _again(self, asks: Ints, ranked: Ints, seconds: float, effort: Effort) -> bool:
+    def _again(self, asks: Ints, ranked: Ranked, seconds: float, effort: Effort) -> bool:
         """Place these asks anew beside the others; whether that was better."""
         out = set(asks.tolist())
         ledger = Ledger(self.pairs)
@@ -131,7 +142,7 @@ class Improvement:
                 own[pair] = node
             else:
                 ledger.take_on(pair, node)
-        choice = [pair for ask in asks.tolist() for pair in _top(self.pairs, ranked, ask)]
+        choice = [pair for ask in asks.tolist() for pair in ranked.of(ask)]
         kept = np.array(sorted({*choice, *own}), dtype=np.int64)
         model = Model(self.pairs, kept, ledger)
         step = replace(effort, seconds=seconds, deterministic=effort.deterministic or AGAIN)
@@ -207,16 +218,17 @@ def _margins(pairs: Pairs, rest: Floats) -> Floats:
     return best
 
 
-def _ranked(pairs: Pairs, rest: Floats) -> Ints:
-    """Pairs ordered by ask, the best at the prices first."""
-    order: Ints = np.lexsort((-rest, pairs.ask))
-    return order
-
-
-def _top(pairs: Pairs, ranked: Ints, ask: int) -> list[int]:
-    low, high = int(pairs.start[ask]), int(pairs.start[ask + 1])
-    top: list[int] = ranked[low : min(high, low + BEST)].tolist()
-    return top
+def _ranked(pairs: Pairs, prices: Prices) -> Ranked:
+    rest = prices.reduced
+    margin, worth = _margins(pairs, rest), _margins(pairs, prices.market.profit)
+    near = rest >= (margin - 0.2 * worth)[pairs.ask]
+    near |= np.arange(len(pairs)) - pairs.start[pairs.ask] < BEST
+    order = np.flatnonzero(near)
+    order = order[np.lexsort((-rest[order], pairs.ask[order]))]
+    rank = np.arange(len(order)) - np.searchsorted(pairs.ask[order], pairs.ask[order])
+    order, rank = order[rank < BEST], rank[rank < BEST]
+    start = np.searchsorted(pairs.ask[order], np.arange(len(pairs.asks) + 1))
+    return Ranked(order=order, rank=rank.astype(np.int64), start=start.astype(np.int64))
 
 
 def _around(pairs: Pairs, prices: Prices, dice: np.random.Generator) -> Iterator[Ints]:
