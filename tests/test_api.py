@@ -20,7 +20,7 @@ from broker.store.database import BadDatabase
 from broker.web import examples
 from broker.web.call import ANYBODY, OPEN, Signed
 from broker.web.routes import ROUTES
-from tests.api_world import H100, World, settings, world
+from tests.api_world import H100, Caller, World, settings, world
 from tests.web_room import Events
 
 EIGHT = {
@@ -66,11 +66,11 @@ async def until(events: Events, condition) -> dict:
                 return found
 
 
-async def lent(broker: World):
+async def lent(broker: World, *, agents_at: World | None = None):
     """A lease that is active: (borrower's person, lender's agent, borrower's agent, lease)."""
     person = await broker.person("blue", READ, REQUEST)
-    borrower = await broker.agent("team-a", tenant="blue")
-    lender = await broker.agent("team-b", tenant="green")
+    borrower = await (agents_at or broker).agent("team-a", tenant="blue")
+    lender = await (agents_at or broker).agent("team-b", tenant="green")
     for agent in (borrower, lender):
         await agent.is_ready()
     await lender.says("/v1/agent/advert", lender.advert(12))
@@ -78,7 +78,8 @@ async def lent(broker: World):
         asked = await person.post("/v1/requests", EIGHT)
         placed = await until(requests, lambda view: view["id"] == asked["id"] and view["state"] != "Open")
         assert placed["state"] == "Placed", placed
-    (desired,) = (await lender.get("/v1/agent/desired"))["leases"]
+    async with watching(lender, "/v1/agent/watch?after=0") as orders:
+        desired = await until(orders, lambda order: order["want"] == "held")
     held = {"lease": desired["id"], "role": "lender", "generation": desired["generation"], "phase": "held"}
     fence = max(device["fence"] for device in desired["lease"]["devices"])
     await lender.says("/v1/agent/report", lender.report({**held, "fence": fence}))
@@ -610,6 +611,37 @@ async def test_a_second_broker_on_the_same_file_is_refused(tmp_path):
         with pytest.raises(BadDatabase):
             async with running(settings(tmp_path)):
                 pass
+
+
+@pytest.mark.postgres
+async def test_two_brokers_on_one_postgresql_are_one_broker(tmp_path, postgres_url):
+    """A person asks the one, the agents talk to the other; watches, keys and revocations hold on both."""
+    shared = {"database_url": postgres_url, "lease_keys_file": tmp_path / "lease-keys.json", "watch_heartbeat": "1s"}
+    async with (
+        world(settings(tmp_path / "one", **shared)) as one,
+        world(settings(tmp_path / "two", **shared)) as two,
+    ):
+        person, *_, lease = await lent(one, agents_at=two)
+        assert lease["state"] == "Active"
+        elsewhere = Caller(two.session, two.running.url, person.secret)
+        assert (await elsewhere.get(f"/v1/leases/{lease['id']}"))["token"] == lease["token"]
+
+        answers = await asyncio.gather(
+            *(caller.call("POST", "/v1/requests", EIGHT, key="wish-2") for caller in (person, elsewhere) * 4)
+        )
+        assert {answer.status for answer in answers} == {201}
+        assert len({answer.json["id"] for answer in answers}) == 1
+
+        async with watching(elsewhere, "/v1/requests/watch") as events:
+            asked = await person.post("/v1/requests", EIGHT)
+            await until(events, lambda view: view["id"] == asked["id"])
+            mine = next(each for each in (await one.admin.get("/v1/tokens"))["items"] if each["tenant"] == "blue")
+            await one.admin.call("DELETE", f"/v1/tokens/{mine['id']}")
+            async with asyncio.timeout(20):
+                while (last := await events.next())["event"] != "refused":
+                    pass
+        assert json.loads(last["data"])["status"] == 401
+        assert (await elsewhere.call("GET", "/v1/me")).is_problem(401)
 
 
 async def test_a_broker_that_ends_lets_its_watchers_go_first(tmp_path):
