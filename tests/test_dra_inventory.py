@@ -11,6 +11,7 @@ from broker.dra.inventory import CLAIM, CLASS, NODE, SLICE, TAINT_RULE, Inventor
 from broker.dra.model import DeviceId
 from broker.dra.together import together
 from tests.dra_shapes import ask, claim_of, class_of, h100, held_claim, node_of, slice_of
+from tests.dra_worlds import world
 
 NODES = [node_of("node-1", labels={"topology.kubernetes.io/region": "eu-1"}), node_of("node-2")]
 HELD = "gpu.nvidia.com/node-1/gpu-1"
@@ -360,3 +361,15 @@ def test_every_free_device_can_be_had_by_its_pin_and_exactly_it(events):
         answer = inventory.allocate([claim], state.node)
         assert not isinstance(answer, Unsatisfiable), answer.reasons
         assert [result.id for result in answer[0].results] == [state.id]
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_a_device_is_free_exactly_when_its_pin_gets_it(seed):
+    """In random worlds; against the real scheduler it is test_dra_scheduler."""
+    made = world(seed, "node-1", lone=True)
+    inventory = _inventory(*made.slices, claims=made.held, classes=[class_of("any", "true")])
+    for state in inventory.devices():
+        if state.pin is not None and state.state != "stale":
+            claim = claim_of(ask(1, device_class="any", cel=state.pin))
+            got = not isinstance(inventory.allocate([claim], "node-1"), Unsatisfiable)
+            assert got == (state.state == "free"), state

@@ -9,12 +9,15 @@ pieces: ``pools`` (what may be used at all), ``search`` (the trying), ``counters
 from __future__ import annotations
 
 import uuid
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from broker.dra import pools as pooling
+from broker.dra.availability import obstacle
 from broker.dra.constraints import BadConstraint, check_for
+from broker.dra.counters import Ledger
 from broker.dra.model import (
     MAX_DEVICES_PER_CLAIM,
     Allocated,
@@ -180,14 +183,25 @@ def _plan(
 
 
 def _why_not(search: Search, views: Sequence[NodePool]) -> Unsatisfiable:
+    """In words, for people: what stands in the way of each request, as far as devices were looked at."""
     reasons = [f"pool {v.pool.id} is {v.pool.state}: {v.pool.problem}" for v in views if v.pool.state != pooling.READY]
+    ledger = Ledger(search.allocated)
     for claim, requests in zip(search.claims, search.plans, strict=True):
         for plan in (plan for alternatives in requests for plan in alternatives):
-            wanted = [c for c in search.candidates if search.matched.get((c.device.id, id(plan.ask)))]
-            free = [c for c in wanted if plan.admin or c.device.id not in search.allocated.dedicated]
+            found: Counter[str] = Counter()
+            for candidate in search.candidates:
+                if search.matched.get((candidate.device.id, id(plan.ask))):
+                    against = obstacle(
+                        candidate.device,
+                        candidate.pool,
+                        allocated=search.allocated,
+                        ledger=ledger,
+                        features=search.features,
+                    )
+                    found[against[0] if against else "free"] += 1
+            told = ", ".join(f"{number} {state}" for state, number in sorted(found.items())) or "none"
             reasons.append(
-                f"claim {claim.full_name}, request {plan.full_name}: wants {plan.count}, "
-                f"{len(free)} free devices on the node match, not all can be had together"
+                f"claim {claim.full_name}, request {plan.full_name}: wants {plan.count}, not in use and matching: {told}"
             )
     return Unsatisfiable(tuple(reasons), error=any(view.pool.state == pooling.INVALID for view in views))
 
