@@ -1,4 +1,4 @@
-"""``python -m broker serve | migrate | openapi``: what a container needs. People use ``lendmesh broker …``."""
+"""``python -m broker serve | migrate | openapi | settings``: for containers. People use ``lendmesh broker …``."""
 
 import argparse
 import asyncio
@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from broker.settings import BadSettings, Settings, read_settings
+from broker.settings import BadSettings, Settings, read_settings, reference
 
 SWITCH_S = 0.0005
 """The writer's thread gives up the interpreter with every statement and gets it back after at most this long; with
@@ -27,12 +27,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for name in Settings.model_fields:
             below.add_argument(f"--{name.replace('_', '-')}", dest=name)
     verbs.add_parser("openapi", help="print the OpenAPI document")
+    verbs.add_parser("settings", help="print all settings with their meaning")
     given = vars(parser.parse_args(arguments))
     verb = given.pop("verb")
     if verb == "openapi":
         from broker.web import openapi
 
         sys.stdout.buffer.write(openapi.encode(openapi.document()))
+        return 0
+    if verb == "settings":
+        sys.stdout.write(reference())
         return 0
     try:
         settings = read_settings(arguments=given, environment=os.environ)

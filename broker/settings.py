@@ -52,7 +52,7 @@ class Settings(BaseModel):
     """``embedded``: own CA in the data directory. ``files``: the two files below. ``off``: only behind a proxy that
     ends TLS on the same host, since every credential is a bearer token."""
     tls_cert_file: Path | None = None
-    """PEM: the server's certificate, then its chain; the last one is what join tokens pin."""
+    """PEM: the server's certificate, then its chain up to the CA, which join tokens pin."""
     tls_key_file: Path | None = None
     """PEM: the private key, unencrypted, readable by the broker alone."""
 
@@ -137,6 +137,27 @@ def read_settings(*, arguments: Mapping[str, Any], environment: Mapping[str, str
         return Settings.model_validate(values)
     except ValidationError as error:
         raise BadSettings("; ".join(_sentence(problem["loc"], problem["msg"]) for problem in error.errors())) from None
+
+
+def reference() -> str:
+    """All settings as a page for people (Markdown): committed as ``docs/settings.md``."""
+    schema = Settings.model_json_schema(mode="serialization")["properties"]
+    rows = []
+    for name, field in Settings.model_fields.items():
+        default = schema[name].get("default")
+        shown = ", ".join(default) if isinstance(default, list) else default
+        words = " ".join((field.description or "").split()).replace("``", "`").replace("|", "\\|")
+        rows.append(f"| `{name}` | {'' if shown is None else f'`{shown}`'} | {words} |")
+    return "\n".join([_HEAD.strip(), "", "| setting | default | meaning |", "|---|---|---|", *rows, ""])
+
+
+_HEAD = """
+# The broker's settings
+
+Each can be an argument (`--port 8443`), a variable (`LENDMESH_BROKER_PORT=8443`) or a line in a TOML file
+(`port = 8443`; the file is named by `--file` or `LENDMESH_BROKER_FILE`); the first of these that is there counts. An
+unknown name is an error. Durations have units (`10s`, `1h30m`). Made by `python -m broker settings`.
+"""
 
 
 def _from_file(path: Path) -> dict[str, Any]:

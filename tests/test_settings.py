@@ -2,13 +2,14 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
 
 from broker.app import rules
 from broker.domain.rules import Rules
-from broker.settings import BadSettings, Settings, read_settings
+from broker.settings import BadSettings, Settings, read_settings, reference
 
 
 def test_an_argument_beats_the_environment_which_beats_the_file_which_beats_the_default(tmp_path):
@@ -64,6 +65,12 @@ def test_every_setting_says_what_it_is_and_cannot_be_changed_afterwards():
         assert len(field.description) > 30, name
     with pytest.raises(ValidationError):
         Settings().port = 1
+
+
+def test_the_committed_page_of_settings_is_the_current_one():
+    page = Path(__file__).parents[1] / "docs" / "settings.md"
+    assert page.read_text(encoding="utf-8") == reference(), "run: python -m broker settings > docs/settings.md"
+    assert "| `skew` | `5s` |" in reference()
 
 
 def test_the_defaults_are_those_of_the_rules():
