@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from broker.wire.devices import Kind as DeviceKind
 from broker.wire.leases import LeaseBody, LeasedDevice
@@ -38,6 +39,7 @@ from clusteragent.kube.interface import (
     Obj,
 )
 from clusteragent.kube.real import RealKube
+from tests.charts import POSTGRES
 from tests.conftest import ControlPlanes
 from tests.controlplane import fixtures
 from tests.controlplane.api import until
@@ -345,18 +347,27 @@ def test_an_upgrade_keeps_what_the_agent_has_filled_in(cluster: Cluster) -> None
 
 def test_an_uninstall_leaves_nothing(control_planes: ControlPlanes) -> None:
     with control_planes.fresh("leaving") as (cluster,):
-        cluster.api.create("/api/v1/namespaces", {"metadata": {"name": SYSTEM}})
+        restricted = {"pod-security.kubernetes.io/enforce": "restricted"}
+        cluster.api.create("/api/v1/namespaces", {"metadata": {"name": SYSTEM, "labels": restricted}})
         until(lambda: cluster.api.find(f"/api/v1/namespaces/{SYSTEM}/configmaps/kube-root-ca.crt"), what="its CA")
         until(lambda: cluster.api.find(f"/api/v1/namespaces/{SYSTEM}/serviceaccounts/default"), what="its account")
         before = everything(cluster)
         cluster.helm("install", "lendmesh", str(CHART), "-n", SYSTEM, *VALUES)
+        replicas = yaml.safe_dump(POSTGRES)
+        cluster.helm("install", "broker", str(CHART.parent / "broker"), "-n", SYSTEM, "-f", "-", stdin=replicas)
+        for name in ("lendmesh-agent-", "lendmesh-broker-"):
+            until(lambda name=name: any(pod.startswith(name) for pod in pods(cluster)), what=f"pod {name}, admitted")
         cluster.api.create("/apis/lendmesh.dev/v1alpha1/lendingpolicies", {
             "apiVersion": "lendmesh.dev/v1alpha1", "kind": "LendingPolicy", "metadata": {"name": "idle"},
             "spec": {"rules": [{"name": "all", "price": {"amount": "1"}}]},
         })  # fmt: skip
         assert len(everything(cluster)) > len(before) + 20
-        cluster.helm("uninstall", "lendmesh", "-n", SYSTEM, "--wait", "--timeout", "60s")
+        cluster.helm("uninstall", "lendmesh", "broker", "-n", SYSTEM, "--wait", "--timeout", "60s")
         until(lambda: everything(cluster) == before, what="the cluster as it was")
+
+
+def pods(cluster: Cluster) -> list[str]:
+    return [pod["metadata"]["name"] for pod in cluster.api.list(f"/api/v1/namespaces/{SYSTEM}/pods")]
 
 
 def everything(cluster: Cluster) -> set[str]:

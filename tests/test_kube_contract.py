@@ -168,8 +168,7 @@ def consumers(claim: Obj) -> list[str]:
 
 
 async def test_a_cluster_says_which_kubernetes_it_is(world: World) -> None:
-    version: tuple[int, int] = await world.kube.version()  # type: ignore[attr-defined]
-    assert version >= (1, 36)
+    assert await world.kube.version() >= (1, 36)
 
 
 # -- objects -----------------------------------------------------------------------------------------------------------

@@ -338,6 +338,17 @@ async def test_a_mistake_of_ours_is_not_taken_for_network_trouble() -> None:
         await events_of(script, 3)
 
 
+async def test_a_connection_that_breaks_is_an_os_error(tmp_path: Path) -> None:
+    async def answer(request: web.Request) -> web.StreamResponse:
+        assert request.transport is not None
+        request.transport.abort()
+        return web.Response()
+
+    async with server(answer, tmp_path) as kube:
+        with pytest.raises(OSError, match=r"Disconnected|reset"):
+            await kube.create(CONFIG_MAPS, {"metadata": {"name": "x", "namespace": "y"}})
+
+
 async def test_a_watch_cut_in_the_middle_of_an_event_goes_on(tmp_path: Path) -> None:
     cut = [b'{"type": "MODIFIED", "obj', json.dumps({"type": "DELETED", "object": named("a", "6")}).encode() + b"\n"]
 

@@ -232,6 +232,19 @@ async def test_a_pod_that_takes_its_time_to_end_holds_its_devices_until_then() -
     assert await phase(kube, "next") == "Running"
 
 
+async def test_deleting_again_prolongs_nothing() -> None:
+    time = HandTime()
+    cluster = furnished(now=time.now, later=time.later, pods_stop_after_s=20)
+    kube = cluster.connect()
+    await a_pod_with_devices(kube, "slow", terminationGracePeriodSeconds=30)
+    await settled(cluster)
+    await kube.delete(PODS, "slow", namespace="default")
+    first = await kube.get(PODS, "slow", "default")
+    await time.advance(10, cluster)
+    await kube.delete(PODS, "slow", namespace="default")
+    assert await kube.get(PODS, "slow", "default") == first
+
+
 async def test_a_shorter_grace_is_kept_to() -> None:
     time = HandTime()
     cluster = furnished(now=time.now, later=time.later, pods_stop_after_s=20)

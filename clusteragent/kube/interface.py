@@ -52,7 +52,7 @@ CAPACITY_REQUESTS = Kind("lendmesh.dev", "v1alpha1", "capacityrequests", "Capaci
 
 
 class KubeError(Exception):
-    """The API server refused. Network trouble is not wrapped: it is not the API server's word."""
+    """The API server refused. Network trouble is an ``OSError`` and none of these: it is not the API server's word."""
 
     def __init__(self, status: int, reason: str, message: str) -> None:
         super().__init__(f"{message} ({status} {reason})")
@@ -88,8 +88,8 @@ class Event:
     """One turn of a list-then-watch.
 
     ``type`` is ADDED, MODIFIED or DELETED with an object; LISTED with None when a full listing has just been
-    delivered: everything before it, since the last LISTED or RELISTING, is all there is; RELISTING with None before a new
-    listing begins (the watch was lost or its version too old).
+    delivered: everything before it, since the last LISTED or RELISTING, is all there is; RELISTING with None before a
+    new listing begins (the watch was lost or its version too old).
     """
 
     type: str
@@ -132,11 +132,15 @@ class Kube(Protocol):
     async def delete(
         self, kind: Kind, name: str, *, namespace: str | None = None, uid: str | None = None, grace_s: int | None = None
     ) -> None:
-        """Delete, with the object's own grace or ``grace_s``; a missing object is no error: it is the wish come true."""
+        """Delete, with the object's own grace or ``grace_s``; a missing object (or another ``uid``) is no error."""
         ...
 
     async def token(self, namespace: str, service_account: str, *, seconds: int, audience: str | None = None) -> str:
         """A short-lived token of a service account (TokenRequest; the API's least is 600 s)."""
+        ...
+
+    async def version(self) -> tuple[int, int]:
+        """Major and minor version of the API server."""
         ...
 
     @property

@@ -14,7 +14,7 @@ import aiohttp
 
 from clusteragent.kube.interface import Conflict, Event, Gone, Kind, NotFound, Obj
 from clusteragent.kube.refusals import refusal
-from clusteragent.kube.session import NoWayIn, Session
+from clusteragent.kube.session import NoWayIn, Session, network
 from clusteragent.kube.watching import Listing, list_then_watch
 
 __all__ = ["NoWayIn", "RealKube"]
@@ -190,20 +190,22 @@ class _Watched:
             "allowWatchBookmarks": "true",
             "timeoutSeconds": str(random.randint(*WATCH_S)),  # noqa: S311 - spreads load, guards nothing
         }
-        response = await self._kube._session.send(
-            "GET",
-            await self._kube._path(self._kind, self._namespace),
-            query=query,
-            timeout=aiohttp.ClientTimeout(sock_connect=10, sock_read=INACTIVITY_S),
-        )
+        path = await self._kube._path(self._kind, self._namespace)
+        timeout = aiohttp.ClientTimeout(sock_connect=10, sock_read=INACTIVITY_S)
+        with network():
+            response = await self._kube._session.send("GET", path, query=query, timeout=timeout)
         try:
             if response.status >= 400:
                 raise refusal(response.status, await response.read())
-            async for line in response.content:
+            while True:
+                with network():
+                    line = await response.content.readline()
+                if not line:
+                    return
                 try:
                     raw: Obj = json.loads(line)
                 except ValueError:
-                    raise aiohttp.ClientPayloadError("the watch broke off in the middle of an event") from None
+                    raise ConnectionError("the watch broke off in the middle of an event") from None
                 if raw["type"] != "ERROR":
                     raw["object"]["apiVersion"], raw["object"]["kind"] = self._kind.api_version, self._kind.kind
                 yield raw

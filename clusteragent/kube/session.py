@@ -4,13 +4,14 @@ The only module that knows kubernetes_asyncio. It lends us what is tedious and w
 in-cluster token that is read again as it rotates, TLS. Its models are left aside: an agent handles thousands of objects
 and reads a few fields of each, so bytes become dictionaries and nothing else.
 
-Refusals become ``KubeError``s; network trouble is passed on as it is.
+Refusals become ``KubeError``s, and all network trouble is an ``OSError``, so that nobody above needs to know aiohttp.
 """
 
 import asyncio
 import json
 import random
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import aiohttp
@@ -32,6 +33,17 @@ LONGEST_RETRY_AFTER_S = 10.0
 
 class NoWayIn(Exception):
     """There is no usable configuration for a cluster; the text says what is wrong with it."""
+
+
+@contextmanager
+def network() -> Iterator[None]:
+    """Whatever breaks on the way to the API server, inside, is an ``OSError`` outside."""
+    try:
+        yield
+    except aiohttp.ClientError as trouble:
+        if isinstance(trouble, OSError):
+            raise
+        raise ConnectionError(f"{type(trouble).__name__}: {trouble}") from trouble
 
 
 class Session:
@@ -112,9 +124,10 @@ class Session:
     ) -> Obj:
         """One call and its answer; waits and asks again where the server says it is busy (429: it did nothing)."""
         for further_tries in reversed(range(TRIES_WHEN_BUSY)):
-            response = await self.send(method, path, query=query, body=body, content_type=content_type)
-            async with response:
-                answer = await response.read()
+            with network():
+                response = await self.send(method, path, query=query, body=body, content_type=content_type)
+                async with response:
+                    answer = await response.read()
             if response.status < 400:
                 told: Obj = json.loads(answer)
                 if "apiVersion" in told and told["apiVersion"].startswith("resource.k8s.io/"):

@@ -12,13 +12,9 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from typing import NamedTuple, Protocol
 
-import aiohttp
 import structlog
 
 from clusteragent.kube.interface import Event, Gone, KubeError, Obj
-
-NETWORK_TROUBLE = (OSError, TimeoutError, aiohttp.ClientError)
-"""What a broken connection raises; everything else is a mistake of ours and is let through."""
 
 FIRST_PAUSE_S = 0.1
 LONGEST_PAUSE_S = 30.0
@@ -77,7 +73,7 @@ async def list_then_watch(
             relist = version is not None
             failures += 0 if isinstance(refusal, Gone) and relist else 1
             _log.info("watch.refused", what=what, status=refusal.status, reason=refusal.reason, failures=failures)
-        except NETWORK_TROUBLE as trouble:
+        except OSError as trouble:
             failures += 1
             _log.info("watch.lost", what=what, trouble=type(trouble).__name__, failures=failures)
         if relist:

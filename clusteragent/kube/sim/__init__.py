@@ -5,6 +5,8 @@ objects and their history, ``rules`` and ``api`` are what an API server does wit
 ``scheduler`` and ``kubelet`` react to changes, ``cluster`` puts them together, and ``kube`` is the ``Kube`` that an
 agent holds in its hand, with the faults a network has. ``tests/test_kube_contract.py`` puts the same questions to this
 and to a real control plane.
+
+Left out: RBAC, admission policies and quotas; room for pods (cpu, memory, number) and preemption; binding conditions.
 """
 
 from clusteragent.kube.sim.cluster import SimCluster
