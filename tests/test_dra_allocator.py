@@ -54,7 +54,7 @@ def test_what_another_claim_holds_is_not_given_again():
 def test_all_claims_or_none():
     answer = _answer(claim_of(ask(1)), claim_of(ask(9)), slices=[GPUS])
     assert isinstance(answer, Unsatisfiable)
-    assert "request r0: wants 9, not in use and matching: 4 free" in " ".join(answer.reasons)
+    assert "request r0: wants 9; unused that match: 4 free" in " ".join(answer.reasons)
 
 
 def test_a_selector_that_fails_on_a_device_ends_the_whole_allocation():

@@ -201,7 +201,7 @@ def _why_not(search: Search, views: Sequence[NodePool]) -> Unsatisfiable:
                     found[against[0] if against else "free"] += 1
             told = ", ".join(f"{number} {state}" for state, number in sorted(found.items())) or "none"
             reasons.append(
-                f"claim {claim.full_name}, request {plan.full_name}: wants {plan.count}, not in use and matching: {told}"
+                f"claim {claim.full_name}, request {plan.full_name}: wants {plan.count}; unused that match: {told}"
             )
     return Unsatisfiable(tuple(reasons), error=any(view.pool.state == pooling.INVALID for view in views))
 
