@@ -5,6 +5,7 @@ TOML file (``port = 8443``), the default below. An unknown name is an error in a
 Durations are written with their unit (``10s``, ``1h30m``); each default says why it is what it is.
 """
 
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -126,7 +127,9 @@ def read_settings(*, arguments: Mapping[str, Any], environment: Mapping[str, str
     """Settings from arguments (None: not given), environment and file; ``BadSettings`` with a sentence."""
     given = {name: value for name, value in arguments.items() if value is not None}
     variables = {
-        name.removeprefix(PREFIX).lower(): value for name, value in environment.items() if name.startswith(PREFIX)
+        name.removeprefix(PREFIX).lower(): value
+        for name, value in environment.items()
+        if name.startswith(PREFIX) and not _is_service_link(name.removeprefix(PREFIX), value)
     }
     file = given.pop("file", None) or variables.pop("file", None)
     variables.pop("file", None)
@@ -158,6 +161,15 @@ Each can be an argument (`--port 8443`), a variable (`LENDMESH_BROKER_PORT=8443`
 (`port = 8443`; the file is named by `--file` or `LENDMESH_BROKER_FILE`); the first of these that is there counts. An
 unknown name is an error. Durations have units (`10s`, `1h30m`). Made by `python -m broker settings`.
 """
+
+
+def _is_service_link(name: str, value: str) -> bool:
+    """What Kubernetes puts into every pod's environment when there is a Service called ``lendmesh-broker``."""
+    return (
+        name.startswith("SERVICE_")
+        or (name.startswith("PORT") and re.match(r"(tcp|udp|sctp)://", value) is not None)
+        or (re.fullmatch(r"PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?", name) is not None)
+    )
 
 
 def _from_file(path: Path) -> dict[str, Any]:

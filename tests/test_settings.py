@@ -31,6 +31,20 @@ def test_the_environment_can_name_the_file_and_give_lists(tmp_path):
     assert (found.port, found.names) == (1, ("broker.example", "10.0.0.1"))
 
 
+def test_what_kubernetes_says_about_a_service_of_our_name_is_no_setting():
+    environment = {
+        "LENDMESH_BROKER_SERVICE_HOST": "10.0.0.1",
+        "LENDMESH_BROKER_SERVICE_PORT": "8443",
+        "LENDMESH_BROKER_SERVICE_PORT_API": "8443",
+        "LENDMESH_BROKER_PORT": "tcp://10.0.0.1:8443",
+        "LENDMESH_BROKER_PORT_8443_TCP": "tcp://10.0.0.1:8443",
+        "LENDMESH_BROKER_PORT_8443_TCP_PROTO": "tcp",
+        "LENDMESH_BROKER_PORT_8443_TCP_PORT": "8443",
+        "LENDMESH_BROKER_PORT_8443_TCP_ADDR": "10.0.0.1",
+    }
+    assert read_settings(arguments={}, environment=environment) == Settings()
+
+
 @pytest.mark.parametrize(
     ("arguments", "environment", "says"),
     [
