@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from broker.dra import conformance, validity
+from broker.dra.allocator import Unsatisfiable, allocate
 from broker.dra.normalise import read_allocation
 
 CASES = Path(__file__).resolve().parents[2] / "shared" / "data" / "dra"
@@ -27,6 +28,46 @@ def test_we_agree_with_the_reference_on_every_case(path, cases):
     assert [difference for outcome in report.outcomes for difference in outcome.differences] == []
     assert report.complete
     assert report.lines()[-1] == f"agree {cases}/{cases}"
+
+
+def _in_v1beta1(case):
+    """The same case as objects of resource.k8s.io/v1beta1: device bodies under ``basic``, requests flat."""
+    old = copy.deepcopy(case)
+    for part in old.get("resourceSlices") or []:
+        part["spec"]["devices"] = [
+            {"name": one["name"], "basic": {key: value for key, value in one.items() if key != "name"}}
+            for one in part["spec"].get("devices") or []
+        ]
+    for claim in old.get("claims") or []:
+        for request in claim["spec"]["devices"].get("requests") or []:
+            request |= request.pop("exactly", {})
+    return old
+
+
+def _in_reverse(case):
+    """The same case with slices, devices, claims and requests the other way round."""
+    turned = copy.deepcopy(case)
+    slices, claims = turned.get("resourceSlices") or [], turned.get("claims") or []
+    for number, part in enumerate(slices):
+        part["metadata"]["name"] = f"{len(slices) - number:03}"
+        part["spec"]["devices"] = (part["spec"].get("devices") or [])[::-1]
+    for claim in claims:
+        (claim["spec"]["devices"].get("requests") or []).reverse()
+    claims.reverse()
+    return turned
+
+
+@pytest.mark.parametrize("path", [UPSTREAM, RANDOM], ids=["upstream", "random"])
+def test_the_order_of_things_does_not_change_an_answer(path):
+    differing = [case["name"] for case in conformance.load(path) if not conformance.play(_in_reverse(case)).agrees]
+    assert differing == []
+
+
+def test_objects_of_an_older_api_version_get_the_same_answers():
+    for case in conformance.load(RANDOM):
+        setting = conformance.Setting(_in_v1beta1(case))
+        answer = allocate(claims=setting.claims(), **setting.inputs())
+        assert isinstance(answer, Unsatisfiable) != case["expect"]["allocatable"], case["name"]
 
 
 def test_a_report_has_a_line_for_every_category_and_ends_with_the_agreement():
