@@ -322,6 +322,12 @@ async def test_a_good_object_is_taken_as_it_is(admin: RealKube, kind: Kind, spec
     assert made["spec"] == spec
 
 
+@pytest.mark.parametrize("example", ["lendingpolicy", "burstpolicy", "capacityrequest"])
+def test_the_examples_in_the_docs_are_taken(cluster: Cluster, example: str) -> None:
+    """With server-side validation strict, as kubectl has it: an unknown field is an error."""
+    cluster.apply((CHART.parents[2] / "docs" / "examples" / f"{example}.yaml").read_text())
+
+
 @pytest.mark.parametrize(("kind", "why", "spec"), BAD)
 async def test_a_bad_object_is_refused_with_the_reason(admin: RealKube, kind: Kind, why: str, spec: Obj) -> None:
     with pytest.raises(Invalid, match=why):
