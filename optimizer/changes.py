@@ -6,7 +6,7 @@ group and by the ledger for what the others leave. A proposal that fails its che
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -40,6 +40,8 @@ class _Case:
     quota: int
     room: Ints
     """Units each group can still give to this ask."""
+    alone: Mapping[Why, int]
+    """Predicates that alone remove some group: lifting any other helps nobody."""
 
     def only(self, *bits: Why) -> Bools:
         """Groups that nothing but these removes (or nothing at all)."""
@@ -47,13 +49,19 @@ class _Case:
         clear: Bools = (self.why & ~allowed) == 0
         return clear
 
+    def freed(self, bit: Why) -> Bools | None:
+        """Groups that only this predicate removes and that have the units and fit the purse; None where it has none."""
+        return self.fits() & (self.why == bit) if bit in self.alone else None
+
     def fits(self) -> Bools:
         """Groups that have the units, and whose cost and devices the ask's budgets and quotas hold."""
         return (self.units <= self.room) & (self.cost <= self.money) & (self.devices <= self.quota)
 
 
-def changes(pairs: Pairs, ledger: Ledger, seen: Verdicts, row: int, ask: int) -> tuple[Change, ...]:
-    """Every kind of change that helps, each in its smallest form."""
+def changes(
+    pairs: Pairs, ledger: Ledger, seen: Verdicts, row: int, ask: int, alone: Mapping[Why, int]
+) -> tuple[Change, ...]:
+    """Every kind of change that helps, each in its smallest form; ``alone`` counts what single predicates remove."""
     want = pairs.asks[ask]
     room = np.minimum(ledger.room, ledger.largest) if want.same_node else ledger.room
     case = _Case(
@@ -69,6 +77,7 @@ def changes(pairs: Pairs, ledger: Ledger, seen: Verdicts, row: int, ask: int) ->
         money=min((ledger.budgets[name] for name in want.budgets), default=MAX_MONEY),
         quota=min((ledger.quotas[name] for name in want.quotas), default=MAX_MONEY),
         room=room,
+        alone=alone,
     )
     found = (*_caps(case), *_places(case), *_amounts(case), *_wishes(case), *_allowances(case))
     return tuple(change for change in found if change is not None)
@@ -76,33 +85,33 @@ def changes(pairs: Pairs, ledger: Ledger, seen: Verdicts, row: int, ask: int) ->
 
 def _caps(case: _Case) -> Iterator[Change | None]:
     ask = case.ask
-    at = _least(case.price, case.fits() & case.only(Why.PRICE_CAP) & (case.why != 0) & (case.price <= MAX_PRICE))
-    if at is not None:
+    at = _least(case.price, case.freed(Why.PRICE_CAP))
+    if at is not None and case.price[at] <= MAX_PRICE:
         cap = int(case.price[at])
         yield _checked(case, at, Field.PRICE_CAP, cap, replace(ask, price_cap_micros=cap))
-    at = _least(case.price, case.fits() & case.only(Why.TIER_PRICE) & (case.why != 0) & (case.price <= MAX_PRICE))
-    if at is not None:
+    at = _least(case.price, case.freed(Why.TIER_PRICE))
+    if at is not None and case.price[at] <= MAX_PRICE:
         cap, rank = int(case.price[at]), int(case.tier[at])
         raised = replace(ask.tiers[rank], price_cap_micros=cap)
         changed = replace(ask, tiers=(*ask.tiers[:rank], raised, *ask.tiers[rank + 1 :]))
         yield _checked(case, at, Field.TIER_CAP, cap, changed, name=raised.name or str(rank))
-    at = _least(case.cost, case.fits() & case.only(Why.TOTAL_CAP) & (case.why != 0) & (case.cost <= MAX_MONEY))
-    if at is not None:
+    at = _least(case.cost, case.freed(Why.TOTAL_CAP))
+    if at is not None and case.cost[at] <= MAX_MONEY:
         cap = int(case.cost[at])
         yield _checked(case, at, Field.TOTAL_CAP, cap, replace(ask, total_cap_micros=cap))
 
 
 def _places(case: _Case) -> Iterator[Change | None]:
     ask = case.ask
-    at = _least(case.cost, case.fits() & case.only(Why.REGION) & (case.why != 0))
+    at = _least(case.cost, case.freed(Why.REGION))
     if at is not None:
         region = case.pairs.groups[at].region
         yield _checked(case, at, Field.REGION, region, replace(ask, regions=(ask.regions or frozenset()) | {region}))
-    at = _least(case.cost, case.fits() & case.only(Why.PROVIDER) & (case.why != 0))
+    at = _least(case.cost, case.freed(Why.PROVIDER))
     if at is not None:
         name = case.pairs.groups[at].provider
         yield _checked(case, at, Field.PROVIDER, name, replace(ask, providers=(ask.providers or frozenset()) | {name}))
-    at = _least(case.cost, case.fits() & case.only(Why.CLUSTER) & (case.why != 0))
+    at = _least(case.cost, case.freed(Why.CLUSTER))
     if at is not None:
         name = case.pairs.groups[at].cluster
         yield _checked(case, at, Field.CLUSTER, name, replace(ask, clusters=(ask.clusters or frozenset()) | {name}))
@@ -127,7 +136,7 @@ def _amounts(case: _Case) -> Iterator[Change | None]:
     if at is not None:
         seconds = int(longest[at])
         yield _checked(case, at, Field.DURATION, seconds, replace(ask, duration_s=seconds))
-    at = _least(market.shortest, roomy & case.only(Why.TOO_SHORT) & (case.why != 0))
+    at = _least(market.shortest, roomy & (case.why == Why.TOO_SHORT))
     if at is not None:
         seconds = int(market.shortest[at])
         yield _checked(case, at, Field.DURATION, seconds, replace(ask, duration_s=seconds))
@@ -135,7 +144,7 @@ def _amounts(case: _Case) -> Iterator[Change | None]:
 
 def _wishes(case: _Case) -> Iterator[Change | None]:
     ask = case.ask
-    at = _least(case.cost, case.fits() & case.only(Why.CONFIDENTIAL) & (case.why != 0))
+    at = _least(case.cost, case.freed(Why.CONFIDENTIAL))
     if at is not None:
         yield _checked(case, at, Field.CONFIDENTIAL, False, replace(ask, confidential=Confidential.NONE))
     if ask.same_node:
@@ -186,7 +195,9 @@ def _affordable(purse: Ints, hourly: Ints, seconds: int) -> Ints:
     return np.where(hourly == 0, MAX_MONEY, np.where(beyond, 0, purse * 3600 // np.maximum(1, paid)))
 
 
-def _least(values: Ints, among: Bools) -> int | None:
+def _least(values: Ints, among: Bools | None) -> int | None:
+    if among is None:
+        return None
     where = np.flatnonzero(among)
     return int(where[np.argmin(values[where])]) if len(where) else None
 

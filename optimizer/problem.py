@@ -25,6 +25,8 @@ MAX_PRIORITY = 1_000_000_000
 MAX_ROWS = 100_000
 """Most groups, capacity rows, budgets or quotas in one problem."""
 MAX_ASKS = 100_000
+MAX_PAIRS = 50_000_000
+"""Requests × groups: 20,000 against 2,000 fit, in a few GiB; more is to be split by its caller, by tenant or region."""
 
 
 class BadProblem(ValueError):
@@ -245,6 +247,11 @@ class Problem:
         quotas = _unique("quota", (quota.id for quota in self.quotas), MAX_ROWS)
         _unique("capacity row", (row.id for row in self.rows), MAX_ROWS)
         _unique("request", (ask.id for ask in self.asks), MAX_ASKS)
+        if len(self.asks) * len(self.groups) > MAX_PAIRS:
+            raise OutOfRange(
+                f"{len(self.asks)} requests against {len(self.groups)} groups are too many at once; "
+                f"their product may be {MAX_PAIRS}."
+            )
         for row in self.rows:
             _known(f"capacity row {row.id!r}", "group", row.members, groups)
         for ask in self.asks:

@@ -16,7 +16,7 @@ import numpy as np
 
 from optimizer.changes import changes
 from optimizer.check import rate_of
-from optimizer.filter import Bits, Verdicts, judge
+from optimizer.filter import Bits, Ints, Verdicts, judge
 from optimizer.greedy import Plan
 from optimizer.ledger import Ledger, spread
 from optimizer.pairs import SLICE, Pairs
@@ -73,7 +73,7 @@ def refused(pairs: Pairs, plan: Plan) -> dict[str, Refusal]:
                 removed=removed[row],
                 only=only[row],
                 binding=_binding(pairs, ledger, seen, row, ask),
-                changes=changes(pairs, ledger, seen, row, ask),
+                changes=changes(pairs, ledger, seen, row, ask, only[row]),
             )
     return answer
 
@@ -166,22 +166,35 @@ def _binding(pairs: Pairs, ledger: Ledger, seen: Verdicts, row: int, ask: int) -
     found: list[Binding] = []
     units = seen.units[row, near]
 
-    def nearest(limit: Limit, names: list[str], short: list[int]) -> None:
-        missing = sorted((by, name) for name, by in zip(names, short, strict=True) if by > 0)
-        found.extend(Binding(limit=limit, id=name, short_by=by) for by, name in missing[:NAMED])
+    def nearest(limit: Limit, short: Ints) -> None:
+        missing = np.flatnonzero(short > 0)
+        found.extend(
+            Binding(limit=limit, id=pairs.market.ids[int(near[at])], short_by=int(short[at]))
+            for at in missing[np.argsort(short[missing], kind="stable")[:NAMED]].tolist()
+        )
 
-    ids = [pairs.groups[at].id for at in near.tolist()]
-    nearest(Limit.GROUP, ids, (units - ledger.count[near]).tolist())
+    nearest(Limit.GROUP, units - ledger.count[near])
     if want.same_node:
-        nearest(Limit.NODE, ids, (units - ledger.largest[near]).tolist())
-    needed = dict(zip(ids, units.tolist(), strict=True))
-    shared = {
-        shared.id: min(weight * needed[name] for name, weight in shared.members.items() if name in needed) - left
-        for shared, left in zip(pairs.problem.rows, ledger.rows, strict=True)
-        if any(name in needed for name in shared.members)
-    }
-    nearest(Limit.SHARED, list(shared), list(shared.values()))
+        nearest(Limit.NODE, units - ledger.largest[near])
+    if pairs.problem.rows:
+        found.extend(_shared(pairs, ledger, dict(zip(near.tolist(), units.tolist(), strict=True))))
     cost, devices = int(seen.cost[row, near].min()), int(seen.devices[row, near].min())
-    nearest(Limit.BUDGET, list(want.budgets), [cost - ledger.budgets[name] for name in want.budgets])
-    nearest(Limit.QUOTA, list(want.quotas), [devices - ledger.quotas[name] for name in want.quotas])
+    for limit, least, left in (
+        (Limit.BUDGET, cost, {name: ledger.budgets[name] for name in want.budgets}),
+        (Limit.QUOTA, devices, {name: ledger.quotas[name] for name in want.quotas}),
+    ):
+        short = sorted((least - amount, name) for name, amount in left.items() if least > amount)
+        found.extend(Binding(limit=limit, id=name, short_by=by) for by, name in short)
     return tuple(found)
+
+
+def _shared(pairs: Pairs, ledger: Ledger, needed: Mapping[int, int]) -> list[Binding]:
+    """Shared capacities too small for what is needed of each group, the nearest first."""
+    short = []
+    for row, left in zip(pairs.problem.rows, ledger.rows, strict=True):
+        wanted = [
+            weight * needed[at] for name, weight in row.members.items() if (at := pairs.market.index[name]) in needed
+        ]
+        if wanted and min(wanted) > left:
+            short.append((min(wanted) - left, row.id))
+    return [Binding(limit=Limit.SHARED, id=name, short_by=by) for by, name in sorted(short)[:NAMED]]
