@@ -91,6 +91,7 @@ class Seen:
         """When each name was first told, by `time.perf_counter`."""
         self._changed = asyncio.Condition()
         self._task: asyncio.Task[None] | None = None
+        self._why: BaseException | None = None
 
     async def __aenter__(self) -> Seen:
         since = (await self._kube.list(self._path))["metadata"]["resourceVersion"]
@@ -115,19 +116,26 @@ class Seen:
         async with asyncio.timeout(within), self._changed:
             await self._changed.wait_for(lambda: enough() or self._ended())
         if not enough():
-            raise RuntimeError(f"the watch of {self._path} ended")
+            raise RuntimeError(f"the watch of {self._path} ended") from self._why
 
     def _ended(self) -> bool:
         return self._task is None or self._task.done()
 
     async def _read(self, since: str) -> None:
         try:
-            async for at, type_, obj in self._kube.watch(self._path, since=since):
-                name = self._key(type_, obj)
-                if name is not None and name not in self.at:
-                    async with self._changed:
-                        self.at[name] = at
-                        self._changed.notify_all()
+            while True:  # an API server may end any watch at any time; it goes on where it was
+                async for at, type_, obj in self._kube.watch(self._path, since=since):
+                    if type_ == "ERROR":
+                        raise RuntimeError(f"the watch of {self._path}: {obj.get('message')}")
+                    since = obj["metadata"]["resourceVersion"]
+                    name = self._key(type_, obj)
+                    if name is not None and name not in self.at:
+                        async with self._changed:
+                            self.at[name] = at
+                            self._changed.notify_all()
+        except BaseException as error:
+            self._why = error
+            raise
         finally:
             async with self._changed:
                 self._changed.notify_all()
