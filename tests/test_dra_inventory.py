@@ -10,6 +10,7 @@ from broker.dra.allocator import Unsatisfiable
 from broker.dra.inventory import CLAIM, CLASS, NODE, SLICE, TAINT_RULE, Inventory
 from broker.dra.model import DeviceId
 from broker.dra.together import together
+from tests.dra_hostile import spoiled
 from tests.dra_shapes import ask, claim_of, class_of, h100, held_claim, node_of, slice_of
 from tests.dra_worlds import world
 
@@ -373,3 +374,32 @@ def test_a_device_is_free_exactly_when_its_pin_gets_it(seed):
             claim = claim_of(ask(1, device_class="any", cel=state.pin))
             got = not isinstance(inventory.allocate([claim], "node-1"), Unsatisfiable)
             assert got == (state.state == "free"), state
+
+
+_HOSTILE = st.one_of(
+    st.tuples(
+        st.just(SLICE),
+        spoiled(
+            slice_of(
+                [h100(0, consumesCounters=[{"counterSet": "c", "counters": {"memory": {"value": "1Gi"}}}]), h100(1)],
+                sharedCounters=[{"name": "c", "counters": {"memory": {"value": "80Gi"}}}],
+            )
+        ),
+    ),
+    st.tuples(
+        st.just(CLAIM), spoiled(held_claim("gpu.nvidia.com/node-1/gpu-0", shareID="s", consumedCapacity={"m": "1"}))
+    ),
+    st.tuples(st.just(NODE), spoiled(node_of("node-1", spec={}, status={"allocatable": {}, "conditions": [{}]}))),
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(_HOSTILE, max_size=4))
+def test_nothing_hostile_reaches_beyond_its_own_pool(objects):
+    healthy = slice_of([h100(0, node="node-2")], node="node-2", name="healthy")
+    inventory = _inventory(healthy, nodes=[node_of("node-2")])
+    for kind, obj in objects:
+        inventory.put(kind, obj)
+        inventory.devices()
+        inventory.problems()
+    assert [state.name for state in inventory.free() if state.pool == "node-2"] == ["gpu-0"]

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from broker.dra.normalise import Malformed, read_claim, read_class, read_node, read_slice, read_taint_rule
 from broker.dra.quantity import parse
+from tests.dra_hostile import spoiled
 from tests.dra_shapes import ask, claim_of, h100, slice_of
 
 V1 = slice_of(
@@ -118,20 +119,6 @@ def test_a_count_that_is_no_count_is_malformed(count):
         read_claim(claim)
 
 
-_JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
-    max_leaves=8,
-)
-
-
-def _spots(value, path=()):
-    yield path
-    children = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    for key, child in children:
-        yield from _spots(child, (*path, key))
-
-
 _CLAIM = claim_of(
     ask(1, cel="true", tolerations=[{"key": "k"}], capacity={"requests": {"memory": "1"}}),
     {"firstAvailable": [{"name": "a", **ask(1)}]},
@@ -150,11 +137,6 @@ _READERS += [(read_node, {"metadata": {"name": "n", "labels": {"a": "b"}}})]
 @given(data=st.data())
 def test_no_value_anywhere_does_more_than_make_an_object_malformed(data):
     read, sample = data.draw(st.sampled_from(_READERS))
-    raw = copy.deepcopy(sample)
-    path = data.draw(st.sampled_from([spot for spot in _spots(sample) if spot]))
-    inside = raw
-    for step in path[:-1]:
-        inside = inside[step]
-    inside[path[-1]] = data.draw(_JSON)
+    raw = data.draw(spoiled(sample))
     with contextlib.suppress(Malformed):
         read(raw)
