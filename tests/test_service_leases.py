@@ -11,10 +11,11 @@ import pytest
 
 from broker.chores import Chores
 from broker.domain.access import Once
-from broker.domain.errors import BadTerms, Conflict, IllegalTransition, MissingScope, TooOld, WasSilent
+from broker.domain.errors import BadTerms, BudgetExhausted, Conflict, IllegalTransition, MissingScope, TooOld, WasSilent
 from broker.kit import jose
 from broker.service.answers import Change
 from broker.wire.agents import LeaseReport
+from broker.wire.burst import BurstPolicySpec
 from broker.wire.leases import LeaseState, LeaseView, Reclaim, Renewal, Revocation
 from broker.wire.requests import RequestState, Step
 from tests.world import ADMIN, Agent, World, devices, offer, pair, wish, world
@@ -52,6 +53,24 @@ async def test_a_renewal_is_signed_anew_and_never_passes_the_lenders_maximum(her
     assert most.expires_at == most.active_at + timedelta(minutes=90)
     with pytest.raises(BadTerms, match="nothing to gain"):
         await here.broker.renew(user, lease, renewal("24h"))
+
+
+async def test_a_renewal_stays_within_what_the_request_and_its_policy_allow(here: World) -> None:
+    lender, borrower = await pair(here)
+    user = await here.user("team-a")
+    await here.submitted(user, wish(total_cap={"amount": "20.00"}))
+    lease = await here.lend(lender, borrower)
+    with pytest.raises(BudgetExhausted, match=r"total_cap is \$20\.00"):
+        await here.broker.renew(user, lease, renewal("90m"))
+    assert (await here.broker.renew(user, lease, renewal("70m"))).cost.amount == 18_666_667
+
+    spec = {"tiers": [{"name": "any", "price_cap": {"amount": "3.00"}}], "max_duration": "2h"}
+    await here.broker.put_burst_policy(user, "a", "nights", BurstPolicySpec.model_validate(spec))
+    asked = await here.submitted(user, wish(policy="nights"))
+    assert asked.lease is not None
+    await lender.say("held", asked.lease)
+    with pytest.raises(BadTerms, match="allows 2h at most"):
+        await here.broker.renew(user, asked.lease, renewal("3h"))
 
 
 async def test_a_retried_renewal_renews_once(here: World) -> None:

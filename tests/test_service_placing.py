@@ -238,6 +238,32 @@ async def test_a_solver_that_promises_what_is_not_there_oversells_nothing(here: 
     assert len(held) == len(set(held)) == 6
 
 
+async def test_a_request_that_breaks_the_solver_stops_no_other(here: World) -> None:
+    await pair(here)
+    user = await here.user("team-a")
+    made = [await here.broker.submit(user, wish(count=1, priority=7 if n == 2 else 0)) for n in range(5)]
+    honest = here.broker.solve
+
+    def fragile(problem: Problem) -> Solution:
+        if any(ask.priority == 7 for ask in problem.asks):
+            raise AssertionError("on purpose")
+        return honest(problem)
+
+    here.broker.solve = fragile
+    assert sorted((await here.broker.place()).placed) == [each.id for n, each in enumerate(made) if n != 2]
+    here.broker.solve = honest
+    assert (await here.broker.place()).placed == [made[2].id]
+
+
+async def test_a_borrower_whose_agent_is_silent_gets_no_new_leases(here: World) -> None:
+    lender, _ = await pair(here)
+    here.clock.advance(seconds=50)
+    await lender.advertise(offer(devices("n1")))
+    assert await here.broker.find_silent() == ["a"]
+    view = await answer(here)
+    assert (view.state, why(view)) == (RequestState.REFUSED, {"borrower"})
+
+
 async def test_a_cancelled_request_is_not_placed_and_one_being_placed_is_undone(here: World) -> None:
     lender, _ = await pair(here)
     user = await here.user("team-a")

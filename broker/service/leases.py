@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import timedelta
 
 from broker.domain.access import ADMIN, LEND, READ, REQUEST, Once, Principal
 from broker.domain.errors import BadTerms, BudgetExhausted, NotFound
 from broker.domain.lease import Ending, Lease, State
+from broker.kit.durations import format_duration
+from broker.kit.money import from_micros
 from broker.service import views
 from broker.service.answers import Page
 from broker.service.core import page_limit, read_cursor
@@ -73,6 +76,7 @@ class Leases(Moves):
 
         def change(unit: Unit, lease: Lease) -> LeaseView:
             after = lease.renewed(now=self.now(), duration_s=body.duration)
+            self._must_be_wanted(unit, after)
             self._must_afford(unit, lease, after)
             return self._moved(unit, lease, self.signed(after), p, "lease.renewed")
 
@@ -118,19 +122,40 @@ class Leases(Moves):
         move = Move(before=before, after=after, types=[type_ or f"lease.{after.state.value.lower()}"])
         return views.lease_view(self.move(unit, [move], by=p.subject)[0])
 
+    def _must_be_wanted(self, unit: Unit, after: Lease) -> None:
+        """A renewal stays within the total that the request named."""
+        request = unit.requests.find(after.request)
+        cap = None if request is None else views.capacity_request(request.body).total_cap
+        if cap is not None and after.cost_micros > cap.amount:
+            raise BudgetExhausted(
+                f"Renewed, the lease could cost {dollars(after.cost_micros)}; the request's total_cap is "
+                f"{dollars(cap.amount)}."
+            )
+
     def _must_afford(self, unit: Unit, before: Lease, after: Lease) -> None:
         policy = unit.policies.find(before.borrower, before.policy) if before.policy else None
         if policy is None:
             return
-        budget = budget_of(policy_spec(policy.spec))
+        spec = policy_spec(policy.spec)
+        budget = budget_of(spec)
+        if after.active_at is not None and after.expires_at is not None:
+            whole = after.expires_at - after.active_at
+            if whole > timedelta(seconds=spec.max_duration):
+                raise BadTerms(
+                    f"Burst policy {policy.name} allows {format_duration(spec.max_duration)} at most, start to end."
+                )
         month = month_of(before.created_at)
         spent = unit.leases.spent(cluster=before.borrower, policy=policy.name, month=month)
         more = after.cost_micros - before.cost_micros
         if budget is not None and spent + more > budget:
             raise BudgetExhausted(
-                f"The renewal could cost ${more / 1e6:,.2f} more, and burst policy {policy.name} has "
-                f"${max(0, budget - spent) / 1e6:,.2f} left for {month}."
+                f"The renewal could cost {dollars(more)} more, and burst policy {policy.name} has "
+                f"{dollars(max(0, budget - spent))} left for {month}."
             )
+
+
+def dollars(micros: int) -> str:
+    return f"${from_micros(micros):,}"
 
 
 def seen(unit: Unit, p: Principal, lease_id: str) -> Lease:

@@ -13,6 +13,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import structlog
+
 from broker.domain import placing
 from broker.domain.errors import BudgetExhausted, DeviceTaken, LenderUnavailable, StaleVersion
 from broker.domain.lease import Lease
@@ -30,6 +32,7 @@ from broker.wire.devices import OfferedDevice
 from broker.wire.leases import LeaseBody, LeasedDevice
 from broker.wire.requests import Reason
 
+_log = structlog.stdlib.get_logger(__name__)
 BROKER = "broker"
 AT_ONCE = 20_000
 """Most requests in one solve; the others wait for the next round, the least urgent last."""
@@ -71,13 +74,17 @@ class Placing(Moves):
             return Round()
         self.solving = {request.id for request in opened}
         try:
-            plan = await asyncio.to_thread(self.plan, opened, snapshot, policies, spent)
-            grants, others = await asyncio.to_thread(self.sort_out, opened, plan, snapshot)
+            plans = await asyncio.to_thread(self._plans, opened, snapshot, policies, spent)
+            sorted_out = [await asyncio.to_thread(self.sort_out, part, plan, snapshot) for part, plan in plans]
+            grants = [grant for some, _ in sorted_out for grant in some]
+            others = [other for _, some in sorted_out for other in some]
             done = await self.store.write(lambda unit: self.commit(unit, grants, others, snapshot, policies))
         finally:
             self.solving = set()
-        done.open, done.solver = len(opened), reasons.solver(plan)
-        done.lost += sorted(plan.left)
+        done.open = len(opened)
+        for _, plan in plans:
+            done.solver = reasons.solver(plan)
+            done.lost += sorted(plan.left)
         return done
 
     # --- look and think --------------------------------------------------------------------------------------------
@@ -95,6 +102,26 @@ class Placing(Moves):
     def _spent(self, unit: Unit) -> dict[str, int]:
         month = month_of(self.now())
         return {budget_id(*key): spent for key, spent in unit.leases.spent_by_policy(month).items()}
+
+    def _plans(
+        self,
+        opened: Sequence[Request],
+        snapshot: Snapshot,
+        policies: Mapping[tuple[str, str], Policy],
+        spent: Mapping[str, int],
+    ) -> list[tuple[Sequence[Request], Plan]]:
+        """One plan for all; where that fails, one for each half: what can't be thought about stops nobody else."""
+        try:
+            return [(opened, self.plan(opened, snapshot, policies, spent))]
+        except Exception:
+            _log.exception("solve failed", requests=[request.id for request in opened][:20])
+            if len(opened) == 1:
+                return []
+            half = len(opened) // 2
+            first = self._plans(opened[:half], snapshot, policies, spent)
+            taken = {ref for _, plan in first for choice in plan.choices for ref in choice.refs}
+            rest = replace(snapshot, taken=snapshot.taken | taken)
+            return first + self._plans(opened[half:], rest, policies, spent)
 
     def plan(
         self,
@@ -123,7 +150,7 @@ class Placing(Moves):
 
     def _may_borrow(self, request: Request, snapshot: Snapshot) -> bool:
         cluster = snapshot.clusters.get(request.cluster)
-        return cluster is not None and cluster.revoked_at is None and cluster.clock_safe
+        return cluster is not None and cluster.revoked_at is None and cluster.clock_safe and not cluster.silent
 
     def sort_out(
         self, opened: Iterable[Request], plan: Plan, snapshot: Snapshot

@@ -15,6 +15,8 @@ from broker.store.unit import Unit
 BROKER = "broker"
 AT_ONCE = 1_000
 """Most leases one transaction moves: others want to write, too."""
+PORTION = 10_000
+"""Most log entries one transaction forgets."""
 
 
 class Timekeeping(Moves):
@@ -48,11 +50,13 @@ class Timekeeping(Moves):
         """Old answers to Idempotency-Keys, old log entries, offers withdrawn long ago; how many."""
         now = self.now()
         answers, events = now - self.rules.keep_answers, now - self.rules.keep_events
-        return await self.store.write(
-            lambda unit: (
-                unit.answers.forget(before=answers) + unit.log.forget(before=events) + unit.offers.forget(before=events)
-            )
+        forgotten = await self.store.write(
+            lambda unit: unit.answers.forget(before=answers) + unit.offers.forget(before=events)
         )
+        # In portions, so that nobody who wants to write waits for a week's entries to go.
+        while gone := await self.store.write(lambda unit: unit.log.forget(before=events, most=PORTION)):
+            forgotten += gone
+        return forgotten
 
     def _expire(self, now: datetime, unit: Unit) -> None:
         moves = []

@@ -147,6 +147,10 @@ class Postgres:
         connection.exec_driver_sql(f"SELECT pg_advisory_lock_shared({BROKERS})")
         if first:
             connection.exec_driver_sql(f"SELECT pg_advisory_unlock({BROKERS})")
+        # Some servers are set up to acknowledge before a commit is durable; for leases that is not enough.
+        connection.exec_driver_sql(
+            "SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'"
+        )
         connection.commit()
         return first
 

@@ -18,7 +18,9 @@ _AFTER = (
 )
 _FIRST = select(func.coalesce(func.min(events.c.revision), 0))
 _OLD = delete(events).where(
-    events.c.at < bindparam("before"), events.c.revision < select(func.max(events.c.revision)).scalar_subquery()
+    events.c.at < bindparam("before"),
+    events.c.revision < select(func.max(events.c.revision)).scalar_subquery(),
+    events.c.revision < select(func.min(events.c.revision)).scalar_subquery() + bindparam("most"),
 )
 _NAMES = tuple(column.name for column in events.columns)
 
@@ -40,9 +42,9 @@ class Log:
         """The first revision still there; 0 while there is none."""
         return int(self._unit.ask(_FIRST).scalar_one())
 
-    def forget(self, *, before: datetime) -> int:
-        """Old entries, but never the last one: the numbers go on from it."""
-        return self._unit.change(_OLD, {"before": before}).rowcount
+    def forget(self, *, before: datetime, most: int) -> int:
+        """Up to ``most`` old entries, but never the last one: the numbers go on from it."""
+        return self._unit.change(_OLD, {"before": before, "most": most}).rowcount
 
 
 def entry_row(entry: Entry) -> dict[str, Any]:
