@@ -272,6 +272,11 @@ def _running(verbs: Any) -> None:
     demo.add_argument(
         "--kubeconfig", action="append", default=[], metavar="FILE", help="a real cluster; repeat it, borrower first"
     )
+    demo.add_argument(
+        "--placeholder-image",
+        metavar="IMAGE",
+        help="on real clusters: what the pod that asks the scheduler runs, where registry.k8s.io/pause can't be pulled",
+    )
     demo.add_argument("--port", type=int, default=0, help="the broker's port (any free one)")
 
     broker = verbs.add_parser("broker", help="run a broker: serve, migrate, openapi")

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from pydantic import SecretStr
 
@@ -56,11 +57,13 @@ async def running(
     lenders: Collection[str],
     port: int,
     identities: bool = False,
+    agent: Mapping[str, Any] | None = None,
 ) -> AsyncIterator[Federation]:
     """A broker and an agent for each of ``kubes``; everything ends, and is removed, on leaving.
 
     ``lenders`` are waited for until they offer something. ``identities``: keep the agents' identities in files of the
-    demo rather than in the clusters (for real clusters, whose chart need not be installed).
+    demo rather than in the clusters (for real clusters, whose chart need not be installed). ``agent``: further settings
+    of every agent.
     """
     directory = Path(tempfile.mkdtemp(prefix="lendmesh-demo-"))
     try:
@@ -76,22 +79,21 @@ async def running(
                 secret = await client.post(
                     JoinTokenCreated, "/v1/join-tokens", JoinTokenRequest(cluster=name, tenant=tenants[name])
                 )
-                agent = Agent(
-                    AgentSettings(
-                        cluster=name,
-                        broker_url=broker.url,
-                        broker_ca_file=broker.ca,
-                        join_token=SecretStr(secret.secret),
-                        identity_file=directory / f"{name}.identity" if identities else None,
-                        skew=SKEW_S,
-                        drain=5,
-                        cooldown=0.1,
-                    ),
-                    kube,
-                )
-                await agent.start()
-                stack.push_async_callback(agent.stop)
-                federation.agents[name] = agent
+                chosen = {
+                    "cluster": name,
+                    "broker_url": broker.url,
+                    "broker_ca_file": broker.ca,
+                    "join_token": SecretStr(secret.secret),
+                    "identity_file": directory / f"{name}.identity" if identities else None,
+                    "skew": SKEW_S,
+                    "drain": 5,
+                    "cooldown": 0.1,
+                    **(agent or {}),
+                }
+                member = Agent(AgentSettings.model_validate(chosen), kube)
+                await member.start()
+                stack.push_async_callback(member.stop)
+                federation.agents[name] = member
             await _all_ready(federation, lenders)
             yield federation
     finally:
@@ -99,14 +101,19 @@ async def running(
 
 
 async def _all_ready(federation: Federation, lenders: Collection[str]) -> None:
-    """Until every cluster is Ready, and whoever lends has offers."""
-    async with asyncio.timeout(PATIENCE_S):
-        while True:
-            federation.check()
-            ready = {view.name: view for view in await federation.broker.every(ClusterView, "/v1/clusters")}
-            if all(
-                name in ready and ready[name].state == "Ready" and (ready[name].offers or name not in lenders)
-                for name in federation.kubes
-            ):
-                return
-            await asyncio.sleep(0.02)
+    """Until every cluster is Ready, and whoever lends has offers. Raises ``NotReady``."""
+    late: list[str] = list(federation.kubes)
+    try:
+        async with asyncio.timeout(PATIENCE_S):
+            while late:
+                federation.check()
+                views = {view.name: view for view in await federation.broker.every(ClusterView, "/v1/clusters")}
+                late = [
+                    name
+                    for name in federation.kubes
+                    if name not in views or views[name].state != "Ready" or (name in lenders and not views[name].offers)
+                ]
+                if late:
+                    await asyncio.sleep(0.02)
+    except TimeoutError:
+        raise NotReady(f"not ready within {PATIENCE_S} s: {', '.join(late)}") from None

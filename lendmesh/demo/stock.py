@@ -107,6 +107,8 @@ def legend() -> Text:
 def stays(view: ClusterView) -> str:
     """Why devices of a cluster are not on offer, most first."""
     found = [f"{each['devices']} × {each['reason']}" for each in view.excluded[:MOST_REASONS]]
+    if not view.devices.get("total"):
+        return f"{view.name} has no devices"
     return f"{view.name}, not on offer: {'; '.join(found)}" if found else f"{view.name} offers all it has"
 
 

@@ -76,7 +76,7 @@ class Tour:
 
     async def ask(self) -> LeaseView:
         wish = self.wishes.main
-        self._title(3, "Placement", f"{wish.cluster} asks for {wish.devices.count} devices")
+        self._title(3, "Placement", f"{wish.cluster} asks for {_devices(wish)}")
         view = await self._follow(wish)
         if view.state is not RequestState.ACTIVE or view.lease is None:
             because.placement(view, self.out)
@@ -151,9 +151,7 @@ class Tour:
 
     async def expiry(self) -> None:
         wish = self.wishes.short
-        self._title(
-            7, "Expiry", f"{format_duration(wish.duration)} of {wish.devices.count} devices, and nobody returns them"
-        )
+        self._title(7, "Expiry", f"{format_duration(wish.duration)} of {_devices(wish)}, and nobody gives back")
         view = await self._follow(wish)
         if view.lease is None:
             raise TourFailed(f"the request was not placed: {view.message}")
@@ -166,7 +164,7 @@ class Tour:
     async def refusal(self) -> None:
         wish = self.wishes.impossible
         cap = show.money(wish.price_cap.micros) if wish.price_cap else "any price"
-        self._title(8, "No, because", f"{wish.devices.count} devices at {cap}")
+        self._title(8, "No, because", f"{_devices(wish)} at {cap}")
         view = await self._follow(wish)
         if view.state is not RequestState.REFUSED:
             raise TourFailed(f"what can't be was not refused: {view.state.value}")
@@ -250,6 +248,10 @@ async def left_behind(kube: Kube, lease: str) -> Sequence[str]:
             break
         await asyncio.sleep(0.05)
     return left
+
+
+def _devices(wish: CapacityRequest) -> str:
+    return f"{wish.devices.count} device{'s' if wish.devices.count != 1 else ''}"
 
 
 def panel(text: str) -> Panel:

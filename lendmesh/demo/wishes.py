@@ -2,7 +2,13 @@
 
 from dataclasses import dataclass
 
+from broker.kit.durations import format_duration
+from broker.kit.money import from_micros
+from broker.wire.offers import OfferView
 from broker.wire.requests import CapacityRequest
+
+SHORT_S = 3
+"""Of the lease that expires: long enough to be seen."""
 
 
 @dataclass(frozen=True)
@@ -50,16 +56,26 @@ def simulated() -> Wishes:
     )
 
 
-def real(*, borrower: str, count: int, price: str) -> Wishes:
-    """For clusters we know nothing about: whatever is on offer, as much of it as one offer has."""
+def real(*, borrower: str, offer: OfferView, most: int) -> Wishes:
+    """For clusters we know nothing about: some of what is on offer, under its own terms."""
+    whole = max(offer.unit, min(most, offer.devices) // offer.unit * offer.unit)
+    shortest = max(offer.terms.min_duration, SHORT_S)
+    hour = min(3_600, offer.terms.max_duration)
+    where = {"driver": offer.kind.driver}
+    price = str(from_micros(offer.price.micros))
     return Wishes(
-        main=_plain(borrower, count, "1h", price),
-        short=_plain(borrower, 1, "60s", price),
-        impossible=_plain(borrower, 1_024, "1h", "0.01"),
+        main=_plain(borrower, {"count": whole, **where}, hour, price),
+        short=_plain(borrower, {"count": offer.unit, **where}, shortest, price),
+        impossible=_plain(borrower, {"count": offer.devices + offer.unit, **where}, hour, price),
     )
 
 
-def _plain(cluster: str, count: int, duration: str, price: str) -> CapacityRequest:
+def _plain(cluster: str, devices: dict[str, object], seconds: int, price: str) -> CapacityRequest:
     return CapacityRequest.model_validate(
-        {"cluster": cluster, "devices": {"count": count}, "duration": duration, "price_cap": {"amount": price}}
+        {
+            "cluster": cluster,
+            "devices": devices,
+            "duration": format_duration(seconds),
+            "price_cap": {"amount": price},
+        }
     )
