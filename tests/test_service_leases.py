@@ -12,6 +12,7 @@ import pytest
 from broker.chores import Chores
 from broker.domain.access import Once
 from broker.domain.errors import BadTerms, BudgetExhausted, Conflict, IllegalTransition, MissingScope, TooOld, WasSilent
+from broker.domain.rules import Rules
 from broker.kit import jose
 from broker.service.answers import Change
 from broker.wire.agents import LeaseReport
@@ -150,6 +151,21 @@ async def test_many_leases_expire_together(here: World) -> None:
     assert await here.broker.expire() is not None  # the quarantine, should the lender never answer
     states = {view.state for view in (await here.broker.leases(user, limit=100)).items}
     assert states == {LeaseState.DRAINING}
+
+
+async def test_rules_that_changed_while_the_broker_was_away_hold_for_what_it_finds(database_url: str) -> None:
+    async with world(database_url, rules=Rules(hold=timedelta(seconds=60))) as first:
+        await pair(first)
+        await first.submitted(await first.user("team-a"), wish())
+    longer = Rules(hold=timedelta(seconds=60), drain=timedelta(seconds=600))
+    first.clock.advance(seconds=60)
+    async with world(database_url, clock=first.clock, ids=first.broker.ids) as second:
+        await second.broker.expire()
+        first.clock.advance(seconds=55)
+    async with world(database_url, clock=first.clock, ids=first.broker.ids, rules=longer) as third:
+        due = await third.broker.expire()
+        assert due == first.clock() + timedelta(seconds=570)
+        assert (await third.broker.leases(ADMIN)).items[0].state is LeaseState.DRAINING
 
 
 async def test_the_log_tells_the_whole_story_and_nothing_secret(here: World) -> None:

@@ -62,7 +62,9 @@ class Timekeeping(Moves):
         moves = []
         for lease in unit.leases.due(now, most=AT_ONCE):
             overdue = lease.overdue(now=now, rules=self.rules)
-            if overdue is not None:
+            if overdue is None:
+                unit.leases.postpone(lease, self.rules)
+            else:
                 after = overdue[1]
                 failed = frozenset({lease.offer})
                 moves.append(

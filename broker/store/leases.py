@@ -78,6 +78,7 @@ _OPEN_FOR = _READ.where(
     )
 ).order_by(leases.c.id)
 _DUE = _READ.where(leases.c.due_at <= bindparam("now")).order_by(leases.c.due_at, leases.c.id).limit(bindparam("most"))
+_POSTPONE = update(leases).where(leases.c.id == bindparam("key")).values(due_at=bindparam("new_due"))
 _NEXT_DUE = select(func.min(leases.c.due_at)).where(leases.c.due_at.is_not(None))
 _OF_LENDER = _READ.where(
     leases.c.lender == bindparam("c"), leases.c.state.in_(bindparam("states", expanding=True))
@@ -193,6 +194,10 @@ class Leases:
 
     def due(self, now: datetime, *, most: int) -> list[Lease]:
         return [_lease(row) for row in self._unit.ask(_DUE, {"now": now, "most": most})]
+
+    def postpone(self, lease: Lease, rules: Rules) -> None:
+        """Note anew when time will next change it: the rules may have changed since that was noted."""
+        self._unit.change(_POSTPONE, {"key": lease.id, "new_due": lease.due_at(rules)})
 
     def next_due(self) -> datetime | None:
         due: datetime | None = self._unit.ask(_NEXT_DUE).scalar_one()
