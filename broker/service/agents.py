@@ -7,29 +7,27 @@ its clock is measured. A replay is answered politely and changes nothing.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import json
 from collections.abc import Iterable
 from dataclasses import replace
 from datetime import datetime
-from typing import Any, TypeVar
-
-from pydantic import ValidationError
+from typing import TypeVar
 
 from broker.domain.access import Principal
 from broker.domain.cluster import Cluster, clock_is_safe, clock_offset
-from broker.domain.errors import Malformed, NotYourCluster, Unauthenticated, UntrustedMessage
-from broker.domain.hearing import Word, hear
+from broker.domain.errors import Malformed, Unauthenticated
+from broker.domain.hearing import hear
 from broker.domain.lease import State
 from broker.domain.offer import Offer
 from broker.kit import jose
 from broker.service import views
+from broker.service.messages import offer_rows, opened, word
 from broker.service.moves import Move, Moves
 from broker.store.unit import Unit
 from broker.wire.agents import Desired, Heard, LeaseReport, Report
 from broker.wire.base import Inbound
 from broker.wire.leases import DesiredLease
-from broker.wire.offers import Advert, AdvertisedOffer
+from broker.wire.offers import Advert
 
 B = TypeVar("B", bound=Inbound)
 
@@ -133,13 +131,13 @@ class Agents(Moves):
 
     async def _opened(self, jws: str, model: type[B], typ: str, cluster: Cluster) -> B:
         if len(jws) > _LARGE:
-            return await asyncio.to_thread(_open, jws, model, typ, cluster)
-        return _open(jws, model, typ, cluster)
+            return await asyncio.to_thread(opened, jws, model, typ, cluster)
+        return opened(jws, model, typ, cluster)
 
     async def _offers(self, advert: Advert, size: int) -> dict[str, Offer]:
         if size > _LARGE:
-            return await asyncio.to_thread(_rows, advert, self.now())
-        return _rows(advert, self.now())
+            return await asyncio.to_thread(offer_rows, advert, self.now())
+        return offer_rows(advert, self.now())
 
     def _heard_of(self, unit: Unit, verified: Cluster) -> Cluster:
         """The cluster as it is now, still with the key the message was verified under."""
@@ -261,80 +259,10 @@ class Agents(Moves):
             if lease.id in moves:
                 move()
             lease = leases[lease.id]
-            outcome = hear(lease, _word(line, cluster.name), now=now)
+            outcome = hear(lease, word(line, cluster.name), now=now)
             if outcome.types:
                 after = self.signed(outcome.lease) if outcome.sign else outcome.lease
                 moves[lease.id] = Move(before=lease, after=after, types=outcome.types, failed=outcome.failed)
         if moves:
             move()
         return unknown
-
-
-def _open(jws: str, model: type[B], typ: str, cluster: Cluster) -> B:
-    """The message inside, verified first and parsed second."""
-    try:
-        payload = jose.verify(jws, typ=typ, jwks=[json.loads(cluster.signing_key)])
-    except jose.BadSignature as error:
-        raise UntrustedMessage(f"The message isn't signed by cluster {cluster.name}'s key: {error}.") from error
-    if b"\\u0000" in payload or b"\0" in payload:
-        raise Malformed("The message has the character U+0000, which not every database can keep.")
-    try:
-        message = model.model_validate_json(payload)
-    except (ValidationError, RecursionError) as error:
-        raise malformed(error) from error
-    named: Any = getattr(message, "cluster", None)
-    if named != cluster.name:
-        raise NotYourCluster(named=str(named), own=cluster.name)
-    return message
-
-
-def malformed(error: ValidationError | RecursionError) -> Malformed:
-    """Where the message isn't what it should be; without what it holds."""
-    if isinstance(error, RecursionError):
-        return Malformed("The message is nested too deeply.")
-    errors = [
-        {"pointer": "/" + "/".join(str(part)[:64] for part in each["loc"]), "detail": each["msg"][:300]}
-        for each in error.errors(include_url=False, include_context=False, include_input=False)[:20]
-    ]
-    where = errors[0]["pointer"] if errors else "/"
-    return Malformed(f"The message has {error.error_count()} mistakes; the first is at {where}.", errors=errors)
-
-
-def _rows(advert: Advert, now: datetime) -> dict[str, Offer]:
-    """A row per offer, without the id that only the store knows."""
-    rows: dict[str, Offer] = {}
-    for offer in advert.offers:
-        if offer.name in rows:
-            raise Malformed(f"The advert has two offers named {offer.name}.")
-        rows[offer.name] = _row(offer, now)
-    return rows
-
-
-def _row(offer: AdvertisedOffer, now: datetime) -> Offer:
-    body = offer.model_dump_json()
-    if len({device.ref("") for device in offer.devices}) != len(offer.devices):
-        raise Malformed(f"Offer {offer.name} names a device twice.")
-    return Offer(
-        id="",
-        cluster="",
-        name=offer.name,
-        digest=hashlib.sha256(body.encode()).hexdigest(),
-        body=body,
-        model=offer.kind.model,
-        region=offer.place.region,
-        devices=len(offer.devices),
-        updated_at=now,
-    )
-
-
-def _word(line: LeaseReport, cluster: str) -> Word:
-    return Word(
-        role=line.role,
-        phase=line.phase,
-        fence=line.fence,
-        generation=line.generation,
-        refs=frozenset(f"{cluster}/{device}" for device in line.devices),
-        reason=line.reason,
-        sealed_credential=line.sealed_credential,
-        credential_serial=line.credential_serial,
-    )
