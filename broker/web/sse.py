@@ -27,6 +27,8 @@ from broker.web.refusals import TooSlowReader
 REQUEST_ID = web.RequestKey("request_id", str)
 RETRY_MS = 1_000
 """How long a browser waits before it comes back."""
+TOGETHER = 64
+"""Most changes that leave in one write: what comes at once goes at once, and no more is read than was taken."""
 LAST_WORDS_S = 5
 """How long a slow watcher has to take the event that says so, before the connection is cut."""
 
@@ -87,16 +89,17 @@ class Streams:
         nudged = asyncio.ensure_future(nudge.wait())
         try:
             while not self._closing:
-                either: set[asyncio.Future[Any]] = {ahead.next, nudged}
+                either: set[asyncio.Future[Any]] = {ahead.some, nudged}
                 await asyncio.wait(either, timeout=self._heartbeat_s, return_when=asyncio.FIRST_COMPLETED)
                 if nudged.done():
                     nudge.clear()
                     nudged = asyncio.ensure_future(nudge.wait())
                     await self._gate.known(authorization)
-                elif ahead.next.done():
-                    if (change := ahead.take()) is None:
+                elif ahead.some.done():
+                    if not (changes := ahead.take()):
                         return
-                    await self._send(response, event(change.type, _json(change), revision=change.revision))
+                    events = [event(each.type, _json(each), revision=each.revision) for each in changes]
+                    await self._send(response, b"".join(events))
                 else:
                     await self._gate.known(authorization)
                     await self._send(response, b": still here\n\n")
@@ -129,25 +132,48 @@ class Streams:
 
 
 class _Ahead:
-    """Changes, with the next one always asked for already."""
+    """Changes, read a little ahead, so that those that come together leave together."""
 
     def __init__(self, changes: AsyncIterator[Change]) -> None:
         self._changes = changes
-        self.next: asyncio.Future[Change | None] = asyncio.ensure_future(anext(changes, None))
+        self._read: list[Change] = []
+        self._room = asyncio.Event()
+        self.some: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        """Done when there is something to take."""
+        self._reading = asyncio.ensure_future(self._follow())
 
-    def take(self) -> Change | None:
-        """The change that has come (None: there are no more); raises what the changes raised."""
-        change = self.next.result()
-        if change is not None:
-            self.next = asyncio.ensure_future(anext(self._changes, None))
-        return change
+    def take(self) -> list[Change]:
+        """The changes that have come (none: there are no more); raises what the changes raised."""
+        if not self._read:
+            self._reading.result()
+            return []
+        taken, self._read = self._read, []
+        self._room.set()
+        if not self._reading.done():
+            self.some = asyncio.get_running_loop().create_future()
+        return taken
 
     async def close(self) -> None:
         """Ask no more."""
-        self.next.cancel()
-        await asyncio.gather(self.next, return_exceptions=True)
+        self._reading.cancel()
+        await asyncio.gather(self._reading, return_exceptions=True)
         if isinstance(self._changes, AsyncGenerator):
             await self._changes.aclose()
+
+    async def _follow(self) -> None:
+        try:
+            async for change in self._changes:
+                self._read.append(change)
+                self._tell()
+                if len(self._read) >= TOGETHER:
+                    self._room.clear()
+                    await self._room.wait()
+        finally:
+            self._tell()
+
+    def _tell(self) -> None:
+        if not self.some.done():
+            self.some.set_result(None)
 
 
 def event(name: str, data: str, *, revision: int | None = None) -> bytes:
