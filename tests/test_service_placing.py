@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
 
 from broker.domain.errors import BadSelector, BadTerms, BudgetExhausted, NotFound, OwnedByObject
+from broker.domain.placing import Lot, Shelf
+from broker.service.placing import Round
+from broker.store.unit import Unit
 from broker.wire.agents import BurstPolicyReport
 from broker.wire.burst import BurstPolicySpec
 from broker.wire.devices import Confidential, Kind
@@ -313,6 +317,80 @@ async def test_a_quote_answers_like_a_request_and_leaves_no_trace(here: World) -
     assert (await here.broker.requests(user)).items == []
 
 
+# --- which devices of an offer ---------------------------------------------------------------------------------------
+
+
+def shelf(unit: int = 1, **nodes: int) -> Shelf:
+    """Nodes with so many free devices each."""
+    lot = Lot(
+        id="ofr-1",
+        cluster="b",
+        tenant="team-b",
+        kind="k",
+        driver="d",
+        price_micros=1,
+        min_duration_s=0,
+        max_duration_s=1,
+        allowed_tenants=None,
+        region="",
+        provider="",
+        confidential=False,
+        unit=unit,
+        devices=tuple((f"{node}/{n}", node) for node, count in nodes.items() for n in range(count)),
+    )
+    return Shelf.of(lot, frozenset())
+
+
+def nodes_of(refs: list[str] | None) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for ref in refs or []:
+        node = ref.partition("/")[0]
+        counts[node] = counts.get(node, 0) + 1
+    return counts
+
+
+def test_devices_come_from_the_node_that_fits_tightest() -> None:
+    stock = shelf(big=8, middle=5, small=3)
+    assert nodes_of(stock.take(3, same_node=False)) == {"small": 3}
+    assert nodes_of(stock.take(4, same_node=False)) == {"middle": 4}
+    assert nodes_of(stock.take(2, same_node=False)) == {"big": 2}
+    assert stock.free() == 7
+
+
+def test_what_no_node_has_comes_from_few_nodes_unless_one_is_wanted() -> None:
+    assert nodes_of(shelf(a=8, b=8, c=4, d=1).take(12, same_node=False)) == {"a": 8, "c": 4}
+    stock = shelf(a=4, b=4)
+    assert stock.take(5, same_node=True) is None
+    assert stock.take(9, same_node=False) is None
+    assert stock.free() == 8, "what can't be taken whole is not taken at all"
+
+
+def test_the_solvers_nodes_are_followed_where_they_still_have_the_devices() -> None:
+    stock = shelf(a=4, b=4)
+    assert nodes_of(stock.take(4, same_node=False, at=[(1, 4)])) == {"b": 4}
+    assert nodes_of(stock.take(4, same_node=False, at=[(1, 4)])) == {"a": 4}
+
+
+def test_what_a_request_excludes_it_does_not_get() -> None:
+    stock = shelf(a=4, b=4)
+    refs = stock.take(4, same_node=True, without={"a/0", "b/1", "b/2"})
+    assert refs is None
+    assert stock.take(3, same_node=True, without={"a/0", "b/1", "b/2"}) == ["a/1", "a/2", "a/3"]
+
+
+def test_units_are_taken_whole_from_one_node_each() -> None:
+    stock = shelf(unit=4, a=7, b=4)
+    assert (stock.units, stock.free(), stock.largest()) == ((1, 1), 8, 4)
+    assert nodes_of(stock.take(2, same_node=False)) == {"a": 4, "b": 4}
+    assert stock.free() == 0
+
+
+def test_devices_of_no_node_share_none() -> None:
+    stock = shelf()
+    stock = Shelf.of(replace(stock.lot, devices=(("x", None), ("y", None))), frozenset())
+    assert (stock.free(), stock.largest()) == (2, 1)
+
+
 # --- burst policies --------------------------------------------------------------------------------------------------
 
 
@@ -354,12 +432,19 @@ async def test_racing_requests_never_overspend_a_budget(here: World) -> None:
     for _ in range(2):
         await here.broker.submit(user, wish(policy="nights", price_cap=None))
     opened, snapshot, policies, spent = await here.store.read(here.broker.look)
-    for request in opened:  # each alone, with the same stale sum
+    lost: list[str] = []
+    for request in opened:  # each alone with the same stale sum, but on devices of its own
         plan = here.broker.plan([request], snapshot, policies, spent)
         grants, _ = here.broker.sort_out([request], plan, snapshot)
-        assert grants
-        await here.store.write(lambda unit, grants=grants: here.broker.commit(unit, grants, [], snapshot, policies))
+        done = await here.store.write(partial(_committed, here, grants, snapshot, policies))
+        lost += done.lost
+        snapshot = replace(snapshot, taken=snapshot.taken | set(grants[0].choice.refs))
+    assert lost == [opened[1].id]
     assert (await here.broker.burst_policy(user, "a", "nights")).status.spend.committed == 16_000_000
+
+
+def _committed(here: World, grants: Any, snapshot: Any, policies: Any, unit: Unit) -> Round:
+    return here.broker.commit(unit, grants, [], snapshot, policies)
 
 
 async def test_a_policys_limits_hold_for_whoever_spends_from_it(here: World) -> None:
