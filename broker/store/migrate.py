@@ -7,6 +7,7 @@ than queue everybody behind it.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +70,7 @@ def _config() -> Config:
     return config
 
 
-def _run(url: str, job: Any) -> None:
+def _run(url: str, job: Callable[[Config], object]) -> None:
     base: Database = database(url)
     engine = base.writer()
     try:
