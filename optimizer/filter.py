@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -91,6 +91,8 @@ class Market:
                     self.shared_alone[at] = min(self.shared_alone[at], row.limit // weight)
         self.budgets = {budget.id: budget.remaining_micros for budget in problem.budgets}
         self.quotas = {quota.id: quota.remaining_devices for quota in problem.quotas}
+        self.known: dict[str, dict[Any, npt.NDArray[Any]]] = {}
+        """Rows of groups that were computed before, by what they are and for which key."""
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -140,8 +142,11 @@ class Market:
         return rank, cap
 
 
-def judge(market: Market, asks: Sequence[Ask]) -> Verdicts:
-    """Every predicate for every (ask, group); memory is about 80 bytes for each, so large sets come in slices."""
+def judge(market: Market, asks: Sequence[Ask], *, prices: bool = True) -> Verdicts:
+    """Every predicate for every (ask, group); memory is about 80 bytes for each, so large sets come in slices.
+
+    Without ``prices``, for asks that cap none, the prices stay zero: exact division is a third of the work.
+    """
     shape = (len(asks), len(market))
     why = np.zeros(shape, dtype=np.uint32)
 
@@ -152,19 +157,22 @@ def judge(market: Market, asks: Sequence[Ask]) -> Verdicts:
     duration = _column(ask.duration_s for ask in asks)[:, None]
     units = -(-wanted // market.unit)
     devices = units * market.unit
-    transfer = _gather(asks, lambda ask: tuple(sorted(ask.transfer_micros.items())), market.fees)
+    transfer = _gather(market, "fees", asks, lambda ask: tuple(sorted(ask.transfer_micros.items())), market.fees)
     cost = _cost(market.price * devices, duration) + transfer
-    price = _rate(market.price * devices, wanted, duration, transfer)
-    ranked = _gather(asks, lambda ask: ask.tiers, lambda tiers: np.stack(market.ranked(tiers)))
+    price = _rate(market.price * devices, wanted, duration, transfer) if prices else np.zeros(shape, dtype=np.int64)
+    ranked = _gather(market, "tiers", asks, lambda ask: ask.tiers, lambda tiers: np.stack(market.ranked(tiers)))
     tier, tier_cap = ranked[:, 0], ranked[:, 1]
 
-    mark(Why.OWN_CLUSTER, _gather(asks, lambda ask: ask.cluster, lambda home: market.clusters.among(frozenset({home}))))
-    mark(Why.SELECTOR, ~_gather(asks, lambda ask: ask.matched, market.named))
-    mark(Why.AVOIDED, _gather(asks, lambda ask: ask.avoid, market.named))
-    mark(Why.TENANT, ~_gather(asks, lambda ask: ask.tenant, market.admits))
-    mark(Why.CLUSTER, ~_gather(asks, lambda ask: ask.clusters, market.clusters.among))
-    mark(Why.REGION, ~_gather(asks, lambda ask: ask.regions, market.regions.among))
-    mark(Why.PROVIDER, ~_gather(asks, lambda ask: ask.providers, market.providers.among))
+    mark(
+        Why.OWN_CLUSTER,
+        _gather(market, "home", asks, lambda ask: ask.cluster, lambda home: market.clusters.among(frozenset({home}))),
+    )
+    mark(Why.SELECTOR, ~_gather(market, "matched", asks, lambda ask: ask.matched, market.named))
+    mark(Why.AVOIDED, _gather(market, "avoid", asks, lambda ask: ask.avoid, market.named))
+    mark(Why.TENANT, ~_gather(market, "tenant", asks, lambda ask: ask.tenant, market.admits))
+    mark(Why.CLUSTER, ~_gather(market, "clusters", asks, lambda ask: ask.clusters, market.clusters.among))
+    mark(Why.REGION, ~_gather(market, "regions", asks, lambda ask: ask.regions, market.regions.among))
+    mark(Why.PROVIDER, ~_gather(market, "providers", asks, lambda ask: ask.providers, market.providers.among))
     required = np.array([ask.confidential is Confidential.REQUIRE for ask in asks], dtype=np.bool_)[:, None]
     mark(Why.CONFIDENTIAL, required & ~market.confidential)
     mark(Why.TOO_LONG, duration > market.longest)
@@ -195,17 +203,27 @@ def _rate(hourly: Ints, wanted: Ints, duration: Ints, transfer: Ints) -> Ints:
     """⌈hourly / wanted + 3600 × transfer / (wanted × duration)⌉, exact: two rounded halves could pass a cap by one."""
     whole, rest = np.divmod(hourly, wanted)
     device_seconds = wanted * duration
+    if not transfer.any():
+        return whole + (rest > 0)
     fee, fee_rest = np.divmod(3600 * transfer, device_seconds)
     return whole + fee - (-(rest * duration + fee_rest) // device_seconds)
 
 
 def _gather(
-    asks: Sequence[Ask], key: Callable[[Ask], _Key], row: Callable[[_Key], npt.NDArray[_Scalar]]
+    market: Market,
+    what: str,
+    asks: Sequence[Ask],
+    key: Callable[[Ask], _Key],
+    row: Callable[[_Key], npt.NDArray[_Scalar]],
 ) -> npt.NDArray[_Scalar]:
     """One row of groups per ask, computed once for each distinct key: thousands of asks share a few policies."""
+    known = market.known.setdefault(what, {})
     seen: dict[_Key, int] = {}
     which = [seen.setdefault(key(ask), len(seen)) for ask in asks]
-    table = np.stack([row(each) for each in seen])
+    for each in seen:
+        if each not in known:
+            known[each] = row(each)
+    table = np.stack([known[each] for each in seen])
     return table[which]
 
 

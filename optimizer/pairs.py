@@ -16,8 +16,8 @@ import numpy as np
 from optimizer.filter import Bits, Bools, Ints, Market, judge
 from optimizer.problem import Aim, Ask, Confidential, Group, Problem
 
-SLICE = 2_000_000
-"""(ask, group) cells judged at a time: about 160 MB."""
+SLICE = 500_000
+"""(ask, group) cells judged at a time: about 40 MB."""
 
 
 @dataclass(frozen=True)
@@ -82,12 +82,12 @@ def compile_pairs(problem: Problem) -> Pairs:
         asks=tuple(sorted(problem.asks, key=lambda ask: ask.id)),
     )
     market = Market(problem)
-    step = max(1, SLICE // max(1, len(market)))
+    step = min(2**13, max(1, SLICE // max(1, len(market))))
     parts: list[Ints] = [np.zeros((8, 0), dtype=np.int64)]
     why: list[Bits] = [np.zeros((0, len(market)), dtype=np.uint32)]
     for low in range(0, len(problem.asks), step):
         asks = problem.asks[low : low + step]
-        seen = judge(market, asks)
+        seen = judge(market, asks, prices=any(ask.price_cap_micros is not None or ask.tiers for ask in asks))
         why.append(seen.why)
         row, group = np.nonzero(seen.why == 0)
         prefers = np.array([ask.confidential is Confidential.PREFER for ask in asks], dtype=np.bool_)
@@ -95,11 +95,10 @@ def compile_pairs(problem: Problem) -> Pairs:
         tier, cost = seen.tier[row, group], seen.cost[row, group]
         plain = (prefers[row] & ~market.confidential[group]).astype(np.int64)
         slack = market.count[group] - units
-        best = (
-            np.lexsort((group, slack, cost, row))
-            if problem.aim is Aim.WELFARE
-            else np.lexsort((group, slack, cost, plain, tier, row))
-        )
+        # A cost is below 2^50 and a row below 2^13, so that one number holds both; groups come in order, and sorting
+        # by the last key first is stable.
+        wish = np.zeros_like(row) if problem.aim is Aim.WELFARE else 2 * tier + plain
+        best = np.lexsort((slack, (row << 50) | cost)) if not wish.any() else np.lexsort((slack, cost, wish, row))
         part = np.stack((row + low, group, units, seen.devices[row, group], cost, tier, plain, slack))
         parts.append(part[:, best])
     columns: Ints = np.concatenate(parts, axis=1)
