@@ -5,7 +5,6 @@ more than a fixed number of calls run at once over all leases; the API server's 
 the next look sees them before the watch does.
 """
 
-import asyncio
 import base64
 import json
 from collections.abc import Callable, Sequence
@@ -29,6 +28,7 @@ from clusteragent.actions import (
     PutSecret,
     Rest,
     Say,
+    priority_of,
 )
 from clusteragent.cache import Cache
 from clusteragent.fences import Fences
@@ -45,6 +45,7 @@ from clusteragent.kube.interface import (
 )
 from clusteragent.reporter import Reporter
 from clusteragent.settings import Settings
+from clusteragent.slots import Slots
 from clusteragent.uplink import Refused, Uplink
 
 TRIES = 20
@@ -73,7 +74,7 @@ class Hands:
         self._settings, self._kube, self._cache, self._uplink = settings, kube, cache, uplink
         self._reporter, self._fences, self._sealing, self._rest = reporter, fences, sealing, rest
         self._clock, self._monotonic = clock, monotonic
-        self._slots = asyncio.Semaphore(settings.calls)
+        self._slots = Slots(settings.calls)
 
     async def do(self, action: Action, memory: Memory) -> None:
         """Carry out one action."""
@@ -89,23 +90,25 @@ class Hands:
         if isinstance(action, GiveBack):
             await self._give_back(action, memory)
             return
-        async with self._slots:
+        async with self._slots.turn(priority_of(action)):
             await self._call(action, memory)
 
     async def _call(self, action: Action, memory: Memory) -> None:
         match action:
             case Create():
-                await self._create(action.kind, action.obj)
+                try:
+                    await self._create(action.kind, action.obj)
+                except NotFound as error:  # its namespace: nowhere to put what was borrowed
+                    if not isinstance(memory, borrow.Memory):
+                        raise
+                    memory.refused = f"the borrower's cluster has no place for it: {error.message}"[:500]
                 if isinstance(memory, lend.Memory):
                     memory.created.add((action.kind.plural, action.obj["metadata"]["name"]))
             case Delete():
                 await self._delete(action)
                 memory.deleted.add(_deleted(action))
             case Merge():
-                merged = await self._kube.merge(
-                    action.kind, action.name, action.patch, namespace=action.namespace, status=action.status
-                )
-                self._cache.note(action.kind, merged)
+                await self._merge(action)
             case Keep():
                 entry = holding.entry(action.lease, action.lease_uid)
                 await self._update_claim(action.namespace, action.claim, lambda status: _with_entry(status, entry))
@@ -136,6 +139,15 @@ class Hands:
                 return
             made = await self._kube.get(kind, obj["metadata"]["name"], obj["metadata"].get("namespace"))
         self._cache.note(kind, made)
+
+    async def _merge(self, action: Merge) -> None:
+        try:
+            merged = await self._kube.merge(
+                action.kind, action.name, action.patch, namespace=action.namespace, status=action.status
+            )
+        except NotFound:
+            return  # it went meanwhile; the next look will see that
+        self._cache.note(action.kind, merged)
 
     async def _delete(self, action: Delete) -> None:
         try:

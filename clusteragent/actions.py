@@ -1,7 +1,7 @@
 """What a plan may ask for. Plans are data: they can be compared, counted, printed and carried out by something else.
 
 Every action is a wish that can be made twice: carried out again after a crash it finds its work done. Actions of one
-plan don't depend on each other and are carried out side by side.
+plan don't depend on each other and are carried out side by side; a plan is made anew as soon as one of them is done.
 """
 
 from collections.abc import Mapping
@@ -9,7 +9,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from broker.wire.agents import LeaseReport
-from clusteragent.kube.interface import Kind, Obj
+from clusteragent.kube.interface import (
+    DEVICE_LEASES,
+    NAMESPACES,
+    PODS,
+    RESOURCE_CLAIMS,
+    SERVICE_ACCOUNTS,
+    Kind,
+    Obj,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +124,40 @@ class Rest:
 
 
 Action = Create | Delete | Merge | Keep | LetGo | Allocate | PutSecret | Fence | Issue | Say | GiveBack | Rest
+
+
+def key_of(action: Action) -> tuple[str, ...]:
+    """What an action is about: two with the same key are the same wish."""
+    match action:
+        case Create():
+            return "create", action.kind.plural, action.obj["metadata"]["name"]
+        case Delete():
+            return "delete", action.kind.plural, action.name
+        case Merge():
+            return "merge", action.kind.plural, action.name, "status" if action.status else "spec"
+        case Keep() | LetGo() | Allocate():
+            return type(action).__name__, action.claim
+        case _:
+            return (type(action).__name__,)
+
+
+def priority_of(action: Action) -> int:
+    """Who goes first at the API server: what finishes a lease, then what the scheduler waits for, then the rest."""
+    match action:
+        case Keep() | LetGo() | Allocate() | PutSecret():
+            return 0
+        case Merge():
+            return 6 if action.status else 1
+        case Create():
+            return _CREATING.get(action.kind, 4)
+        case Delete():
+            return 5
+        case _:
+            return 3
+
+
+_CREATING = {PODS: 1, SERVICE_ACCOUNTS: 2, RESOURCE_CLAIMS: 2, DEVICE_LEASES: 2, NAMESPACES: 3}
+"""Deepest first: a lease that is begun gets its pod before another is begun."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,6 +51,8 @@ class Memory:
     said: LeaseReport | None = None
     reason: str = ""
     """Why it ends; once an end has begun it goes on."""
+    refused: str = ""
+    """Why it can't be mirrored here at all."""
 
 
 def plan(view: View, memory: Memory, now: Now, *, skew: float) -> Plan:
@@ -88,6 +90,8 @@ def _ending(view: View, memory: Memory, now: Now, *, skew: float) -> str:
         claims = view.wish.claims
     if claims is not None and expiry.borrower_seconds(claims, now, skew=skew) <= 0:
         return "expired"
+    if memory.refused:
+        return memory.refused
     if view.record is None and (view.claims or memory.recorded):
         return RETURNED
     if view.record is not None and view.record.deleting:
@@ -126,7 +130,7 @@ def _mirror(view: View, memory: Memory, wish: Wish, now: Now) -> tuple[Action, .
     if desired.sealed_credential is not None and memory.serial != desired.credential_serial:
         made = mirroring.secret(body, namespace=view.namespace, lease_uid=view.record.uid)
         actions.append(PutSecret(made, desired.sealed_credential, desired.credential_serial))
-    if actions:
+    if actions or memory.serial is None:  # mirrored means that the borrower can get in
         return tuple(actions)
     return _say(memory, _report(body, desired.generation, "mirrored"))
 
@@ -153,7 +157,8 @@ def _end(view: View, memory: Memory) -> Plan:
     told: tuple[Action, ...] = ()
     if view.body is not None:
         generation = view.wish.desired.generation if view.wish else 0
-        told = _say(memory, _report(view.body, generation, "gone", memory.reason))
+        phase = "refused" if memory.refused else "gone"
+        told = _say(memory, _report(view.body, generation, phase, memory.reason))
     elif memory.said is None:
         told = (Say(LeaseReport(lease=view.lease, role="borrower", generation=0, phase="gone", reason=memory.reason)),)
     wished = view.wish is not None and view.wish.desired.want != "gone"

@@ -17,7 +17,7 @@ from clusteragent.kube.interface import Kind, Obj
 from clusteragent.record import LEASE_LABEL, labels
 
 HELD_CLASS = "lendmesh-held"
-ACCOUNT = "borrower"
+ACCOUNT, QUOTA, ISOLATION = "borrower", "lease", "default-deny"
 MAX_DEVICES_A_CLAIM = 32
 EXTENDED_RESOURCES = ("nvidia.com/gpu", "amd.com/gpu", "gpu.intel.com/i915", "gpu.intel.com/xe", "google.com/tpu")
 """Devices that a device plugin gives out past every claim; a borrower gets none of them."""
@@ -149,13 +149,13 @@ def quota(body: LeaseBody) -> Obj:
         "count/services": "0",
         **{f"requests.{name}": "0" for name in EXTENDED_RESOURCES},
     }
-    return _object("v1", "ResourceQuota", "lease", body.id, spec={"hard": hard})
+    return _object("v1", "ResourceQuota", QUOTA, body.id, spec={"hard": hard})
 
 
 def isolation(body: LeaseBody) -> Obj:
     """No traffic in, no traffic out."""
     spec = {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
-    return _object("networking.k8s.io/v1", "NetworkPolicy", "default-deny", body.id, spec=spec)
+    return _object("networking.k8s.io/v1", "NetworkPolicy", ISOLATION, body.id, spec=spec)
 
 
 def allocated_to(claim: Obj) -> set[str] | None:
@@ -219,6 +219,8 @@ def _tolerations(node: Obj | None) -> list[dict[str, str]]:
 __all__ = [
     "ACCOUNT",
     "HELD_CLASS",
+    "ISOLATION",
+    "QUOTA",
     "Chunk",
     "Kind",
     "account",

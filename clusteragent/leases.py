@@ -18,7 +18,7 @@ from broker.wire.leases import DesiredLease, LeaseClaims
 from broker.wire.signing import Unverified, verify_lease
 from clusteragent import borrow, expiry, holding, lend, record
 from clusteragent.act import Hands
-from clusteragent.actions import Plan
+from clusteragent.actions import Action, Plan, Say, key_of
 from clusteragent.cache import Cache
 from clusteragent.expiry import Now
 from clusteragent.fences import Fences
@@ -30,7 +30,7 @@ from clusteragent.record import Role
 Key = tuple[Role, str]
 PREFIX = holding.namespace_of("")
 STUCK_S = 0.25
-"""A plan that comes out the same again waits so long: its effects are still on their way."""
+"""An action that is planned again right after it was done waits so long: its effect is still on its way."""
 log = structlog.get_logger("agent")
 
 
@@ -39,6 +39,11 @@ class Worker:
     """One lease on one side."""
 
     memory: lend.Memory | borrow.Memory
+    running: dict[tuple[str, ...], "asyncio.Task[None]"] = field(default_factory=dict)
+    """Actions on their way."""
+    done_at: dict[tuple[str, ...], float] = field(default_factory=dict)
+    """When an action was last carried out (the loop's time)."""
+    failure: BaseException | None = None
     wake: asyncio.Event = field(default_factory=asyncio.Event)
     task: asyncio.Task[None] | None = None
 
@@ -109,7 +114,8 @@ class Leases:
             return
         self._wishes[key] = await self._believe(desired)
         self._wake(key)
-        self._changed()
+        if desired.want == "gone":
+            self._changed()
 
     def look_again(self) -> None:
         """Wake every worker: time has passed, or the inventory has changed."""
@@ -205,49 +211,73 @@ class Leases:
             self._crash.set_exception(error)
 
     async def _work(self, key: Key, worker: Worker) -> None:
-        backoff, last = Backoff(), None
-        while True:
-            worker.wake.clear()
-            try:
-                plan, wait = self._look(key, worker)
-                if plan.done:
-                    del self._workers[key]
-                    self._wishes.pop(key, None)
-                    if key[0] == "borrower":
-                        self._places.pop(key[1], None)
-                    self._changed()
-                    return
-                await self._carry_out(key, plan, worker)
-                backoff.reset()
-            except Exception as error:
-                pause = backoff.delay()
-                log.warning("lease.failed", lease=key[1], role=key[0], error=describe(error), again_s=round(pause, 2))
-                await asyncio.sleep(pause)
-                continue
-            if plan.actions:
-                if plan.actions != last:
-                    last = plan.actions
+        backoff = Backoff()
+        try:
+            while True:
+                worker.wake.clear()
+                try:
+                    plan, wait = self._look(key, worker)
+                    if plan.done and not worker.running:
+                        self._forget(key)
+                        return
+                    wait = _sooner(wait, self._begin(key, plan, worker))
+                except Exception as error:
+                    worker.failure = error
+                if worker.failure is not None:
+                    await self._recover(key, worker, backoff)
                     continue
-                wait = STUCK_S
-            last = plan.actions
-            try:
-                async with asyncio.timeout(wait):
-                    await worker.wake.wait()
-            except TimeoutError:
-                pass
+                if not worker.running:
+                    backoff.reset()
+                try:
+                    async with asyncio.timeout(wait):
+                        await worker.wake.wait()
+                except TimeoutError:
+                    pass
+        finally:
+            for task in worker.running.values():
+                task.cancel()
 
-    async def _carry_out(self, key: Key, plan: Plan, worker: Worker) -> None:
+    def _begin(self, key: Key, plan: Plan, worker: Worker) -> float | None:
+        """Start what isn't on its way yet; seconds until something may be started that was done a moment ago."""
+        again: float | None = None
+        now = asyncio.get_running_loop().time()
         for action in plan.actions:
-            log.debug("lease.do", lease=key[1], role=key[0], action=type(action).__name__)
-        if len(plan.actions) == 1:
-            await self._hands.do(plan.actions[0], worker.memory)
-            return
-        results = await asyncio.gather(
-            *(self._hands.do(action, worker.memory) for action in plan.actions), return_exceptions=True
-        )
-        failures = [result for result in results if isinstance(result, BaseException)]
-        if failures:
-            raise failures[0]
+            what = key_of(action)
+            if what in worker.running:
+                continue
+            rest = worker.done_at.get(what, -STUCK_S) + STUCK_S - now
+            if rest > 0 and not isinstance(action, Say):
+                again = _sooner(again, rest)  # its effect is still on the way to the cache
+                continue
+            log.debug("lease.do", lease=key[1], role=key[0], action=what)
+            worker.running[what] = asyncio.create_task(self._do(what, action, worker))
+        return again
+
+    async def _do(self, what: tuple[str, ...], action: Action, worker: Worker) -> None:
+        try:
+            await self._hands.do(action, worker.memory)
+        except Exception as error:
+            worker.failure = error
+        finally:
+            worker.running.pop(what, None)
+            worker.done_at[what] = asyncio.get_running_loop().time()
+            worker.wake.set()
+
+    async def _recover(self, key: Key, worker: Worker, backoff: Backoff) -> None:
+        """Something failed: say so, let what is on its way arrive, wait, and forget it; the next look knows better."""
+        error, worker.failure = worker.failure, None
+        pause = backoff.delay()
+        told = describe(error) if error is not None else ""
+        log.warning("lease.failed", lease=key[1], role=key[0], error=told, again_s=round(pause, 2))
+        await asyncio.sleep(pause)
+        worker.done_at.clear()
+
+    def _forget(self, key: Key) -> None:
+        del self._workers[key]
+        self._wishes.pop(key, None)
+        if key[0] == "borrower":
+            self._places.pop(key[1], None)
+        self._changed()
 
     def _look(self, key: Key, worker: Worker) -> tuple[Plan, float | None]:
         now, memory = self._now(), worker.memory
@@ -332,6 +362,10 @@ class Leases:
         if key[0] == "lender":
             return lend.standing(self._view(key[1]), self._terms)
         return borrow.standing(self._mirror_view(key[1]))
+
+
+def _sooner(one: float | None, other: float | None) -> float | None:
+    return other if one is None else one if other is None else min(one, other)
 
 
 def _lender_lease(namespace: str) -> str | None:

@@ -232,13 +232,16 @@ def _hold(view: View, memory: Memory, desired: DesiredLease, body: LeaseBody, te
     for chunk in holding.chunks(body):
         actions += _claim(view, memory, body, chunk, terms)
     actions += _credential(memory, desired, body)
-    if actions or not stands(view, terms):
-        return tuple(actions)
-    return _say(memory, _report(body, desired.generation, "held", memory))
+    if memory.fenced and stands(view, terms):
+        actions += _say(memory, _report(body, desired.generation, "held", memory))
+    return tuple(actions)
 
 
 def _furnish(view: View, memory: Memory, desired: DesiredLease, body: LeaseBody, terms: Terms) -> Sequence[Action]:
-    """What the namespace needs before a borrower may come in. The quota is last: it counts claims of ours as well."""
+    """What the namespace needs before a borrower may come in: no credential is made without it.
+
+    The quota is last: it counts claims of ours as well.
+    """
     namespace = holding.namespace_of(body.id)
     actions: list[Action] = []
     if view.record is None:
@@ -296,7 +299,7 @@ def _lend(view: View, memory: Memory, wish: Wish, body: LeaseBody, now: Now, ter
     known = kept.claims
     if known is not None and known.generation > wish.claims.generation:
         return ()  # an older word than the one that is kept
-    actions: list[Action] = []
+    actions: list[Action] = [*_furnish(view, memory, desired, body, terms)]
     namespace = holding.namespace_of(body.id)
     if kept.token != desired.token:
         patch = {"spec": {"token": desired.token, "holdUntil": None}}
@@ -308,7 +311,7 @@ def _lend(view: View, memory: Memory, wish: Wish, body: LeaseBody, now: Now, ter
     if memory.renew_at is not None and now.monotonic >= memory.renew_at:
         memory.sealed = None
     actions += _credential(memory, desired, body)
-    if any(isinstance(action, Merge | Issue) for action in actions):
+    if kept.token != desired.token:
         return tuple(actions)
     return (*actions, *_say(memory, _report(body, desired.generation, "lent", memory)))
 
@@ -333,10 +336,17 @@ def lent_status(claims: LeaseClaims) -> Obj:
     }
 
 
+FURNITURE = {
+    (SERVICE_ACCOUNTS.plural, holding.ACCOUNT),
+    (ROLE_BINDINGS.plural, holding.ACCOUNT),
+    (NETWORK_POLICIES.plural, holding.ISOLATION),
+    (RESOURCE_QUOTAS.plural, holding.QUOTA),
+}
+
+
 def _credential(memory: Memory, desired: DesiredLease, body: LeaseBody) -> Sequence[Action]:
-    """The borrower's way in, as soon as there is an account to make it for."""
-    ready = (SERVICE_ACCOUNTS.plural, holding.ACCOUNT) in memory.created or desired.want == "lent"
-    if memory.sealed is None and desired.peer_sealing_key and ready:
+    """The borrower's way in, as soon as it is fenced in."""
+    if memory.sealed is None and desired.peer_sealing_key and memory.created >= FURNITURE:
         return (Issue(holding.namespace_of(body.id), dict(desired.peer_sealing_key)),)
     return ()
 

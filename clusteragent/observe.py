@@ -11,7 +11,7 @@ from broker.dra.inventory import DeviceState, Inventory
 from broker.dra.model import DeviceId
 from broker.wire.leases import LeasedDevice
 from clusteragent.cache import Cache
-from clusteragent.holding import ref
+from clusteragent.holding import namespace_of, ref
 from clusteragent.kube.interface import DEVICE_CLASSES, NODES, RESOURCE_CLAIMS, RESOURCE_SLICES, Kind, Obj
 
 FED: dict[Kind, str] = {
@@ -76,7 +76,13 @@ class Observer:
                 self.inventory.put(kind, obj)
             else:
                 self.inventory.delete(kind, obj)
+            if here and _of_a_lease(obj):
+                return  # no news to anybody: its devices are engaged already
             for listener in self._listeners:
                 listener()
 
         return feed
+
+
+def _of_a_lease(obj: Obj) -> bool:
+    return str(obj["metadata"].get("namespace", "")).startswith(namespace_of("lse-"))

@@ -149,6 +149,15 @@ class FakeBroker:
         borrowing = DesiredLease(role="borrower", sealed_credential=sealed, credential_serial=serial, **common)
         await self.want(body.borrower, borrowing)
 
+    async def pass_on(self, report: LeaseReport) -> None:
+        """A sealed credential goes to the borrower, now or with the lease."""
+        self.sealed[report.lease] = (report.sealed_credential or "", report.credential_serial)
+        for cluster, member in self.members.items():
+            known = member.desired.get(report.lease)
+            if known is not None and known.role == "borrower" and known.want == "lent":
+                new = {"sealed_credential": report.sealed_credential, "credential_serial": report.credential_serial}
+                await self.want(cluster, known.model_copy(update=new))
+
     async def end(self, body: LeaseBody, ending: str = "returned") -> None:
         for cluster, role in ((body.borrower, "borrower"), (body.lender, "lender")):
             if body.id in self.members[cluster].desired:
@@ -239,7 +248,7 @@ class FakeUplink:
             member.reports += report.leases
             for each in report.leases:
                 if each.sealed_credential is not None:
-                    self._broker.sealed[each.lease] = (each.sealed_credential, each.credential_serial)
+                    await self._broker.pass_on(each)
             if report.resync:
                 member.resyncs.append(report)
         await self._broker.tell()

@@ -287,7 +287,7 @@ async def test_a_hold_that_the_broker_forgot_is_released(world: World) -> None:
 
 
 @pytest.mark.parametrize("answered", [False, True], ids=["before", "after"])
-@pytest.mark.parametrize("change", range(19))
+@pytest.mark.parametrize("change", range(17))
 async def test_a_lenders_agent_killed_at_any_change_finishes_the_job(world: World, change: int, answered: bool) -> None:
     await complete(world, world.b, change, answered=answered)
 
