@@ -4,12 +4,14 @@ Whole seconds, never negative. The longest is ten years, so that sums stay far f
 """
 
 import re
+from functools import lru_cache
 
 _PART = re.compile(r"(\d{1,10})(d|h|m|s)")
 _UNIT = {"d": 86_400, "h": 3_600, "m": 60, "s": 1}
 LONGEST_S = 10 * 365 * 86_400
 
 
+@lru_cache(maxsize=1_024)
 def parse_duration(text: str) -> int:
     """Seconds in ``text``; ``ValueError`` with a sentence for anything that isn't a duration."""
     if len(text) > 40 or not text or _PART.sub("", text):

@@ -266,6 +266,8 @@ class Placing(Moves):
             confidential=shown.offer.confidential if choice.want.confidential != "none" else None,
             duration=body.duration,
         )
+        text = contract.model_dump_json()
+        views.remember(text, contract)
         lease = Lease(
             id=lease_id,
             request=request.id,
@@ -281,7 +283,7 @@ class Placing(Moves):
             max_duration_s=shown.offer.terms.max_duration,
             reclaim_notice_s=shown.offer.terms.reclaim_notice,
             minimum_runtime_s=shown.offer.terms.minimum_runtime,
-            body=contract.model_dump_json(),
+            body=text,
             workload_namespace=body.workload.namespace,
             created_at=self.now(),
         )

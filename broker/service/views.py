@@ -21,10 +21,22 @@ from broker.wire.leases import DesiredLease, Ending, LeaseBody, LeaseState, Leas
 from broker.wire.offers import InventoryCounts, OfferView
 from broker.wire.requests import CapacityRequest, PlacementView, Reason, RequestView, Step
 
+_BODIES = 4_096
+_bodies: dict[str, LeaseBody] = {}
+"""Parsed bodies by their text, the oldest first; a text never means anything else."""
 
-@lru_cache(maxsize=4_096)
+
 def lease_body(text: str) -> LeaseBody:
-    return LeaseBody.model_validate_json(text)
+    known = _bodies.get(text)
+    return remember(text, LeaseBody.model_validate_json(text)) if known is None else known
+
+
+def remember(text: str, body: LeaseBody) -> LeaseBody:
+    """Whoever has just made a body and its text need not have it parsed again."""
+    _bodies[text] = body
+    while len(_bodies) > _BODIES:
+        _bodies.pop(next(iter(_bodies)), None)
+    return body
 
 
 @lru_cache(maxsize=4_096)
