@@ -25,6 +25,8 @@ Bits = npt.NDArray[np.uint32]
 Floats = npt.NDArray[np.float64]
 
 NO_CAP = int(np.iinfo(np.int64).max)
+REMEMBERED = 500
+"""Rows of one sort that are kept from slice to slice."""
 _Key = TypeVar("_Key", bound=Hashable)
 _Scalar = TypeVar("_Scalar", bound=np.generic)
 
@@ -163,10 +165,8 @@ def judge(market: Market, asks: Sequence[Ask], *, prices: bool = True) -> Verdic
     ranked = _gather(market, "tiers", asks, lambda ask: ask.tiers, lambda tiers: np.stack(market.ranked(tiers)))
     tier, tier_cap = ranked[:, 0], ranked[:, 1]
 
-    mark(
-        Why.OWN_CLUSTER,
-        _gather(market, "home", asks, lambda ask: ask.cluster, lambda home: market.clusters.among(frozenset({home}))),
-    )
+    at_home = _gather(market, "home", asks, lambda ask: frozenset({ask.cluster}), market.clusters.among)
+    mark(Why.OWN_CLUSTER, at_home)
     mark(Why.SELECTOR, ~_gather(market, "matched", asks, lambda ask: ask.matched, market.named))
     mark(Why.AVOIDED, _gather(market, "avoid", asks, lambda ask: ask.avoid, market.named))
     mark(Why.TENANT, ~_gather(market, "tenant", asks, lambda ask: ask.tenant, market.admits))
@@ -220,10 +220,9 @@ def _gather(
     known = market.known.setdefault(what, {})
     seen: dict[_Key, int] = {}
     which = [seen.setdefault(key(ask), len(seen)) for ask in asks]
-    for each in seen:
-        if each not in known:
-            known[each] = row(each)
-    table = np.stack([known[each] for each in seen])
+    table = np.stack([known[each] if each in known else row(each) for each in seen])
+    if len(known) < REMEMBERED:
+        known.update(zip(seen, table, strict=True))
     return table[which]
 
 
