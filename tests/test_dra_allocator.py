@@ -279,6 +279,16 @@ def test_an_incomplete_pool_gives_nothing_and_stops_all():
     assert _answer(claim_of(ask(allocationMode="All")), slices=[half]).error
 
 
+def test_another_nodes_unfinished_partitions_stop_all_until_1_36_and_not_since():
+    counters = [{"name": "c", "counters": {"slices": {"value": "2"}}}]
+    foreign = slice_of([], node="node-2", count=2, sharedCounters=counters)
+    claim = claim_of(ask(allocationMode="All"))
+    assert _answer(claim, slices=[GPUS, foreign]).error
+    assert len(_names(_answer(claim, slices=[GPUS, foreign], foreign_counters=False))[0]) == 4
+    own = slice_of([], count=2, sharedCounters=counters, pool="other", name="other")
+    assert _answer(claim, slices=[GPUS, own], foreign_counters=False).error
+
+
 def test_a_search_without_end_is_given_up():
     crowd = slice_of([h100(i) for i in range(64)])
     pairs = [{"matchAttribute": "gpu.nvidia.com/uuid", "requests": ["r1"]}]

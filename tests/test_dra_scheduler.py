@@ -18,6 +18,7 @@ import pytest
 
 from broker.dra.allocator import Unsatisfiable
 from broker.dra.inventory import CLAIM, CLASS, NODE, SLICE, Inventory
+from broker.dra.model import Features
 from lendmesh.cli import run
 from tests.conftest import ControlPlanes
 from tests.controlplane import fixtures
@@ -78,9 +79,10 @@ def _hold(api: Api, claim: Raw) -> None:
     api.replace(f"{CLAIMS}/{claim['metadata']['name']}/status", {**made, "status": claim["status"]})
 
 
-def _picture(api: Api) -> Inventory:
+def _picture(cluster: Cluster) -> Inventory:
     """Our inventory of the cluster, as it is now."""
-    inventory = Inventory()
+    api, minor = cluster.api, int(cluster.api.get("/version")["minor"])
+    inventory = Inventory(features=Features(foreign_counters=minor < 37))
     for kind, path in (
         (NODE, "/api/v1/nodes"),
         (CLASS, f"{RESOURCE}/deviceclasses"),
@@ -145,14 +147,14 @@ def _refused(pod: Raw) -> bool:
 def test_the_scheduler_allocates_what_we_call_allocatable_and_leaves_the_rest(cluster: Cluster, seed: int) -> None:
     worlds = [world(seed * 1000 + number, f"w{number:03}") for number in range(CASES)]
     _settle(cluster, worlds)
-    picture = _picture(cluster.api)
+    picture = _picture(cluster)
     answers = {one.node: picture.allocate(one.claims, one.node) for one in worlds}
     ours = {name: not isinstance(answer, Unsatisfiable) for name, answer in answers.items()}
 
     _ask_scheduler(cluster.api, {one.node: (one.node, one.claims) for one in worlds})
     theirs = _verdicts(cluster.api, ours)
 
-    assert 0.2 < sum(ours.values()) / CASES < 0.8, "too easy or too hard to say anything"
+    assert 0.1 < sum(ours.values()) / CASES < 0.9, "too easy or too hard to say anything"
     wrong = {name: (ours[name], theirs.get(name), getattr(answers[name], "reasons", "")) for name in ours
              if theirs.get(name) != ours[name]}  # fmt: skip
     assert wrong == {}, f"world: (we say allocatable, the scheduler allocated, our reasons); seed {seed}"
@@ -167,7 +169,7 @@ def test_a_device_is_free_exactly_when_a_lone_claim_for_it_is_allocated(cluster:
             copy = world(seed * 1000 + number, node, lone=True)
             copies[node] = (copy, sorted(set(copy.device_names()))[turn])
     _settle(cluster, [copy for copy, _ in copies.values()])
-    picture = _picture(cluster.api)
+    picture = _picture(cluster)
     states = {str(state.id): state for state in picture.devices()}
     free = {node: states[device].state == "free" for node, (_, device) in copies.items()}
 
@@ -187,7 +189,7 @@ def test_the_inventory_of_a_real_cluster_is_shown_without_a_broker(
     cluster: Cluster, capsys: pytest.CaptureFixture[str]
 ) -> None:
     _settle(cluster, [world(1, "shown", lone=True)])
-    expected = {str(one.id): one.state for one in _picture(cluster.api).devices() if one.node == "shown"}
+    expected = {str(one.id): one.state for one in _picture(cluster).devices() if one.node == "shown"}
 
     assert run(["inventory", "--kubeconfig", str(cluster.kubeconfig), "-o", "json"]) == 0
 

@@ -350,3 +350,6 @@ class Features:
     binding_conditions: bool = True
     consumable_capacity: bool = True
     list_attributes: bool = False
+    # Not a gate: until 1.36 a pool with counters concerns every node, so that mode "All" fails everywhere while another
+    # node's pool is incomplete; since 1.37 only a pool with something for the node does.
+    foreign_counters: bool = True

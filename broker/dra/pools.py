@@ -132,6 +132,8 @@ def _look(published: Published, node: Node, features: Features) -> NodePool | No
             return None
         generation = max(part.generation for part in relevant.values())
         relevant = {i: part for i, part in relevant.items() if part.generation == generation}
+        if not (features.foreign_counters or any(_is_for(part, node) for part in relevant.values())):
+            return None
         seen = tuple(relevant)
         pool = published.judge(seen, visible=seen)
         if pool.state == INCOMPLETE:
@@ -149,11 +151,16 @@ def _look(published: Published, node: Node, features: Features) -> NodePool | No
 def _matters(part: Slice, node: Node, features: Features) -> bool:
     if not features.partitionable_devices and (part.per_device or part.counter_sets):
         return False
-    if part.counter_sets or part.problem:
-        return True
+    return bool(part.counter_sets) or _is_for(part, node)
+
+
+def _is_for(part: Slice, node: Node) -> bool:
+    """Whether the node may use devices of the slice; one that cannot be read might be for any node."""
     if part.nodes.known:
         return nodes.matches(part.nodes, node)
-    return part.per_device and any([nodes.matches(device.nodes, node) for device in part.devices])
+    if part.per_device:
+        return any([nodes.matches(device.nodes, node) for device in part.devices])
+    return bool(part.problem)
 
 
 def _candidates(part: Slice, pool: Pool, node: Node) -> Iterable[Candidate]:
