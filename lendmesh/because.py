@@ -7,7 +7,7 @@ from rich.text import Text
 
 from broker.wire.requests import PlacementView, Reason, RequestState, RequestView
 from lendmesh.grid import Column, Grid
-from lendmesh.show import money
+from lendmesh.show import kind_name, money
 
 MOST = 6
 """So many losing offers are named; the cheapest, since they are what people ask about."""
@@ -28,7 +28,7 @@ def placement(view: RequestView, out: Console) -> None:
 def _placed(placed: PlacementView, out: Console) -> None:
     tier = f", tier {placed.tier}" if placed.tier else ""
     out.print(
-        f"[bold]{placed.devices} × {placed.kind.model}[/] from [bold]{placed.cluster}[/] at "
+        f"[bold]{placed.devices} × {kind_name(placed.kind)}[/] from [bold]{placed.cluster}[/] at "
         f"[bold]{money(placed.price.micros)}[/] a device-hour{tier}: at most {money(placed.cost.amount)}"
         f"{_proof(placed)}"
     )

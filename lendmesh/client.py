@@ -31,6 +31,10 @@ class Refused(Exception):
         self.problem = problem
 
 
+class BadCA(Exception):
+    """The CA file can't be used; the text says why."""
+
+
 class Unreachable(Exception):
     """The broker could not be reached, or didn't speak like one."""
 
@@ -43,7 +47,10 @@ class Client:
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> "Client":
-        tls = ssl.create_default_context(cafile=self._context.ca)
+        try:
+            tls = ssl.create_default_context(cafile=self._context.ca)
+        except OSError as error:
+            raise BadCA(f"the CA file {self._context.ca} can't be used: {error.strerror or error}") from error
         tls.minimum_version = ssl.TLSVersion.TLSv1_3
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(ssl=tls),

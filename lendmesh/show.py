@@ -79,7 +79,8 @@ def when(time: datetime | None, *, now: datetime | None = None) -> str:
     if time is None:
         return "–"
     seconds = int((time - (now or datetime.now(UTC))).total_seconds())
-    far = format_duration(abs(seconds) if abs(seconds) < 3_600 else abs(seconds) // 60 * 60)
+    grain = next(grain for least, grain in ((2 * 86_400, 86_400), (3_600, 60), (0, 1)) if abs(seconds) >= least)
+    far = format_duration(abs(seconds) // grain * grain)
     if seconds == 0:
         return "now"
     return f"in {far}" if seconds > 0 else f"{far} ago"
@@ -183,7 +184,7 @@ def leases(views: Sequence[LeaseView], *, title: str | None = None) -> Grid:
             lease.lender,
             lease.borrower,
             str(len(lease.devices)),
-            lease.kind.model,
+            kind_name(lease.kind),
             coloured(lease.state.value),
             money(lease.price.micros),
             money(lease.cost.amount),

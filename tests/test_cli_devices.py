@@ -107,5 +107,5 @@ def test_names_that_count_up_are_told_as_a_range(names, told):
 
 
 def test_a_cluster_that_cannot_be_reached_is_said_in_one_line(tmp_path, capsys):
-    assert run(["inventory", "--kubeconfig", str(tmp_path / "nowhere")]) == 1
+    assert run(["inventory", "--kubeconfig", str(tmp_path / "nowhere")]) == 2
     assert capsys.readouterr().err.startswith("lendmesh: ")

@@ -38,7 +38,7 @@ def run(argv: list[str]) -> int:
 
 
 def _guarded(command: Callable[[argparse.Namespace], Awaitable[int] | int], arguments: argparse.Namespace) -> int:
-    from lendmesh.client import Refused, Unreachable
+    from lendmesh.client import BadCA, Refused, Unreachable
     from lendmesh.context import NoContext
 
     try:
@@ -47,7 +47,7 @@ def _guarded(command: Callable[[argparse.Namespace], Awaitable[int] | int], argu
     except Failed as failure:
         print(f"lendmesh: {failure}", file=sys.stderr)
         return failure.code
-    except NoContext as missing:
+    except (NoContext, BadCA) as missing:
         print(f"lendmesh: {missing}", file=sys.stderr)
         return MISUSED
     except Unreachable as away:
@@ -72,7 +72,11 @@ def _print_refusal(refused: "Exception") -> None:
     assert isinstance(refused, Refused)
     problem = refused.problem
     print(f"lendmesh: {problem.detail}", file=sys.stderr)
+    if problem.status == 401:
+        print("  Give yours with --token-file or LENDMESH_TOKEN, or say `lendmesh login` once.", file=sys.stderr)
     for error in problem.errors:
+        if str(error.get("detail")) in str(problem.detail):
+            continue
         print(f"  {error.get('pointer') or error.get('in') or '/'}: {error.get('detail')}", file=sys.stderr)
     if problem.reasons:
         because.reasons([Reason.model_validate(reason) for reason in problem.reasons], show.console(stderr=True))

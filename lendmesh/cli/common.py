@@ -1,9 +1,11 @@
-"""What the verbs share: the client of the chosen broker, files and stdin, following a change until it is done."""
+"""What the verbs share: the client of the chosen broker, a cluster by its kubeconfig, files and stdin."""
 
 import argparse
+import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -11,6 +13,9 @@ from pydantic import BaseModel, ValidationError
 from lendmesh.cli import MISUSED, Failed
 from lendmesh.client import Client
 from lendmesh.context import find
+
+if TYPE_CHECKING:
+    from clusteragent.kube.real import RealKube
 
 Model = TypeVar("Model", bound=BaseModel)
 MAX_FILE = 1 << 20
@@ -44,12 +49,36 @@ def read_mapping(path: str) -> dict[str, Any]:
     return loaded
 
 
-def checked(model: type[Model], value: dict[str, Any]) -> Model:
-    """``value`` as ``model``; ``Failed`` lists every field that doesn't fit."""
+async def cluster(kubeconfig: str | None) -> "RealKube":
+    """The cluster a kubeconfig reaches (None: as kubectl finds it); ``Failed`` says what is wrong with it."""
+    from clusteragent.kube.real import NoWayIn, RealKube
+
+    _there_is(kubeconfig)
+    try:
+        return await RealKube.from_kubeconfig(kubeconfig)
+    except NoWayIn as trouble:
+        raise Failed(str(trouble), code=MISUSED) from trouble
+
+
+def _there_is(kubeconfig: str | None) -> None:
+    found = [kubeconfig] if kubeconfig else (os.environ.get("KUBECONFIG") or "~/.kube/config").split(os.pathsep)
+    if not any(Path(path).expanduser().exists() for path in found):
+        raise Failed(f"there is no kubeconfig {' or '.join(found)}; name one with --kubeconfig", code=MISUSED)
+
+
+def checked(model: type[Model], value: dict[str, Any], *, options: Mapping[str, str] | None = None) -> Model:
+    """``value`` as ``model``; ``Failed`` lists every field that doesn't fit, by its option where it has one."""
     try:
         return model.model_validate(value)
     except ValidationError as error:
-        lines = [
-            f"  {'.'.join(map(str, item['loc'])) or 'it'}: {item['msg']}" for item in error.errors(include_url=False)
-        ]
+        lines = []
+        for item in error.errors(include_url=False):
+            where = ".".join(str(part) for part in item["loc"])
+            lines.append(f"  {(options or {}).get(where, where) or 'it'}: {_plainly(item['msg'])}")
         raise Failed("this can't be asked:\n" + "\n".join(lines), code=MISUSED) from error
+
+
+def _plainly(message: str) -> str:
+    """Pydantic's sentence for people."""
+    plain = {"Field required": "is missing", "Extra inputs are not permitted": "there is no such field"}
+    return plain.get(message, message.removeprefix("Value error, ").replace("Input should", "should"))

@@ -26,6 +26,7 @@ from clusteragent.kube.interface import (
 )
 from lendmesh import show
 from lendmesh.cli import NO, OK, Failed
+from lendmesh.cli.common import cluster
 from lendmesh.grid import Column, Grid
 
 _READ: tuple[tuple[Kind, str], ...] = (
@@ -51,16 +52,13 @@ def conformance(arguments: argparse.Namespace) -> int:
 
 async def inventory(arguments: argparse.Namespace) -> int:
     """What is free in a cluster, what is not, and why not."""
-    from clusteragent.kube.real import NoWayIn, RealKube
-
+    kube = await cluster(arguments.kubeconfig)
     try:
-        kube = await RealKube.from_kubeconfig(arguments.kubeconfig)
-        try:
-            picture = await read(kube)
-        finally:
-            await kube.close()
-    except (NoWayIn, KubeError, OSError) as error:
+        picture = await read(kube)
+    except (KubeError, OSError) as error:
         raise Failed(f"the cluster's devices cannot be read: {error}") from None
+    finally:
+        await kube.close()
     devices = [state for state in picture.devices() if arguments.state in (None, state.state)]
     if arguments.output != "table":
         show.emit(

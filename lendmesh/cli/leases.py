@@ -12,7 +12,7 @@ from broker.wire.leases import LeaseClaims, LeaseState, LeaseView, Reclaim, Rene
 from broker.wire.signing import Unverified, verify_lease
 from lendmesh import show
 from lendmesh.cli import MISUSED, NO, OK, Failed
-from lendmesh.cli.common import checked, client, read_text
+from lendmesh.cli.common import checked, client, cluster, read_text
 from lendmesh.client import Client
 
 
@@ -129,9 +129,8 @@ async def _ending(broker: Client, arguments: argparse.Namespace, lease: LeaseVie
 
 async def kubeconfig(arguments: argparse.Namespace) -> int:
     from clusteragent.kube.interface import SECRETS, KubeError, NotFound
-    from clusteragent.kube.real import RealKube
 
-    kube = await RealKube.from_kubeconfig(arguments.kubeconfig)
+    kube = await cluster(arguments.kubeconfig)
     try:
         secret = await kube.get(SECRETS, f"{arguments.id}-kubeconfig", arguments.namespace)
     except NotFound as error:
@@ -139,8 +138,8 @@ async def kubeconfig(arguments: argparse.Namespace) -> int:
             f"there is no Secret {arguments.id}-kubeconfig in namespace {arguments.namespace} of this cluster; "
             "is this the borrower's cluster, and is the lease mirrored (`lendmesh lease show`)?"
         ) from error
-    except KubeError as error:
-        raise Failed(f"the cluster refused: {error}") from error
+    except (KubeError, OSError) as error:
+        raise Failed(f"the cluster doesn't give it: {error}") from error
     finally:
         await kube.close()
     sys.stdout.write(base64.b64decode(secret["data"]["kubeconfig"]).decode())

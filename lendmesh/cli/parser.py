@@ -6,6 +6,11 @@ from collections.abc import Callable
 from importlib.metadata import version
 from typing import Any
 
+EXAMPLE = """example:
+  {prog} --cluster mine --count 8 --duration 2h --price-cap 2.80 \\
+    --region eu-north-1 --selector "device.attributes['gpu.nvidia.com'].productName.contains('H100')"
+"""
+
 
 def build() -> argparse.ArgumentParser:
     """The whole command line."""
@@ -13,6 +18,7 @@ def build() -> argparse.ArgumentParser:
         prog="lendmesh",
         description="Lend and borrow GPUs, MIG slices and TPUs between Kubernetes clusters.",
         epilog="Start with `lendmesh demo`. Every verb has a --help of its own.",
+        formatter_class=_Help,
     )
     parser.add_argument("--version", action="version", version=f"lendmesh {version('lendmesh')}")
     verbs = parser.add_subparsers(title="verbs", metavar="VERB")
@@ -23,6 +29,18 @@ def build() -> argparse.ArgumentParser:
     return parser
 
 
+class _Help(argparse.RawDescriptionHelpFormatter):
+    """Names and what they mean side by side; examples as they were written."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=30)
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        if "\n" in text:
+            return super()._fill_text(text, width, indent)
+        return argparse.HelpFormatter._fill_text(self, text, width, indent)
+
+
 def _calls(module: str, function: str) -> Callable[[argparse.Namespace], Any]:
     def run(arguments: argparse.Namespace) -> Any:
         return getattr(importlib.import_module(module), function)(arguments)
@@ -31,7 +49,10 @@ def _calls(module: str, function: str) -> Callable[[argparse.Namespace], Any]:
 
 
 def _verb(verbs: Any, name: str, help_: str, module: str, function: str, **more: Any) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = verbs.add_parser(name, help=help_, description=more.pop("about", help_), **more)
+    about = more.pop("about", f"{help_[:1].upper()}{help_[1:]}.")
+    parser: argparse.ArgumentParser = verbs.add_parser(
+        name, help=help_, description=about, formatter_class=_Help, **more
+    )
     parser.set_defaults(run=_calls(f"lendmesh.{module}", function))
     return parser
 
@@ -52,6 +73,7 @@ def _prints(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
 
 
 def _wish(parser: argparse.ArgumentParser) -> None:
+    parser.epilog = EXAMPLE.format(prog=parser.prog)
     parser.add_argument(
         "-f", "--file", metavar="FILE", help="the request as YAML or JSON (- for stdin); options override it"
     )
@@ -106,7 +128,9 @@ def _borrowing(verbs: Any) -> None:
     )
     cancel.add_argument("id")
 
-    lease = verbs.add_parser("lease", help="one lease: show, verify, return, renew, reclaim, revoke, kubeconfig")
+    lease = verbs.add_parser(
+        "lease", help="one lease: show, verify, return, renew, reclaim, revoke, kubeconfig", formatter_class=_Help
+    )
     lease.set_defaults(group=lease)
     deeds = lease.add_subparsers(title="verbs", metavar="VERB")
     _prints(
@@ -176,7 +200,9 @@ def _looking(verbs: Any) -> None:
     login = _talks(_verb(verbs, "login", "remember a broker, a token and a CA", "cli.access", "login"))
     login.epilog = "The token is kept in a file that only you can read."
 
-    tokens = verbs.add_parser("token", help="tokens of people and programs: create, list, revoke")
+    tokens = verbs.add_parser(
+        "token", help="tokens of people and programs: create, list, revoke", formatter_class=_Help
+    )
     tokens.set_defaults(group=tokens)
     deeds = tokens.add_subparsers(title="verbs", metavar="VERB")
     create = _prints(
@@ -191,7 +217,7 @@ def _looking(verbs: Any) -> None:
     _prints(_talks(_verb(deeds, "list", "all tokens, without their secrets", "cli.access", "tokens")))
     _talks(_verb(deeds, "revoke", "end a token at once", "cli.access", "revoke_token")).add_argument("id")
 
-    cluster = verbs.add_parser("cluster", help="a cluster's membership: join-token, remove")
+    cluster = verbs.add_parser("cluster", help="a cluster's membership: join-token, remove", formatter_class=_Help)
     cluster.set_defaults(group=cluster)
     deeds = cluster.add_subparsers(title="verbs", metavar="VERB")
     join = _prints(
@@ -212,7 +238,7 @@ def _looking(verbs: Any) -> None:
         "cluster"
     )
 
-    policy = verbs.add_parser("policy", help="burst policies: list, show, apply, delete")
+    policy = verbs.add_parser("policy", help="burst policies: list, show, apply, delete", formatter_class=_Help)
     policy.set_defaults(group=policy)
     deeds = policy.add_subparsers(title="verbs", metavar="VERB")
     _prints(_talks(_verb(deeds, "list", "burst policies and what they have spent", "cli.policies", "policies")))
@@ -279,7 +305,7 @@ def _running(verbs: Any) -> None:
     )
     demo.add_argument("--port", type=int, default=0, help="the broker's port (any free one)")
 
-    broker = verbs.add_parser("broker", help="run a broker: serve, migrate, openapi")
+    broker = verbs.add_parser("broker", help="run a broker: serve, migrate, openapi", formatter_class=_Help)
     broker.set_defaults(group=broker)
     deeds = broker.add_subparsers(title="verbs", metavar="VERB")
     serve = _verb(
@@ -301,7 +327,7 @@ def _running(verbs: Any) -> None:
     serve.add_argument("--port", type=int, help="the port to listen on (8443; 0: any)")
     _verb(deeds, "openapi", "print the OpenAPI document", "cli.running", "openapi")
 
-    agent = verbs.add_parser("agent", help="run a cluster's agent")
+    agent = verbs.add_parser("agent", help="run a cluster's agent", formatter_class=_Help)
     agent.set_defaults(group=agent)
     deeds = agent.add_subparsers(title="verbs", metavar="VERB")
     run = _verb(

@@ -14,8 +14,10 @@ async def policies(arguments: argparse.Namespace) -> int:
         views = await broker.every(BurstPolicyView, "/v1/burst-policies")
     if arguments.output != "table":
         screen.emit(views, output=arguments.output)
-    else:
+    elif views:
         _table(views)
+    else:
+        screen.console().print("No burst policies. `lendmesh policy apply --help` says how to make one.")
     return OK
 
 

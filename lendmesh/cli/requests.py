@@ -1,6 +1,7 @@
 """Asking for devices: ``request``, ``quote``, ``requests``, ``cancel``."""
 
 import argparse
+import asyncio
 from typing import Any
 
 from rich.console import Console
@@ -10,6 +11,20 @@ from lendmesh import because, show
 from lendmesh.cli import NO, OK, Failed
 from lendmesh.cli.common import checked, client, read_mapping
 from lendmesh.progress import follow
+
+OPTIONS = {
+    "cluster": "--cluster",
+    "devices.count": "--count",
+    "devices.selector": "--selector",
+    "devices.driver": "--driver",
+    "duration": "--duration",
+    "price_cap.amount": "--price-cap",
+    "total_cap.amount": "--total-cap",
+    "priority": "--priority",
+    "wait": "--wait",
+    "policy": "--policy",
+    "workload.namespace": "--namespace",
+}
 
 
 def wish(arguments: argparse.Namespace) -> CapacityRequest:
@@ -34,7 +49,7 @@ def wish(arguments: argparse.Namespace) -> CapacityRequest:
     body["devices"] = devices
     if where:
         body["where"] = where
-    return checked(CapacityRequest, body)
+    return checked(CapacityRequest, body, options=None if arguments.file else OPTIONS)
 
 
 async def request(arguments: argparse.Namespace) -> int:
@@ -43,9 +58,19 @@ async def request(arguments: argparse.Namespace) -> int:
     async with client(arguments) as broker:
         view = await broker.post(RequestView, "/v1/requests", body)
         if arguments.no_follow:
-            print(view.id)
+            if arguments.output != "table":
+                show.emit(view, output=arguments.output)
+            else:
+                print(view.id)
             return OK
-        view = await follow(broker, view, out)
+        try:
+            view = await follow(broker, view, out)
+        except asyncio.CancelledError:
+            out.print(
+                f"\n{view.id} goes on without you: `lendmesh requests {view.id}` shows it, `lendmesh cancel "
+                f"{view.id}` takes it back."
+            )
+            raise
         if arguments.output != "table":
             show.emit(view, output=arguments.output)
         else:

@@ -7,10 +7,14 @@ first.
 
 import argparse
 import asyncio
+import shlex
 import signal
+import sys
 from contextlib import suppress
+from pathlib import Path
 
 from rich.console import Console
+from rich.text import Text
 
 from broker.kit import logs
 from lendmesh import show
@@ -60,18 +64,20 @@ async def _simulated(arguments: argparse.Namespace, out: Console) -> int:
 
 async def serve_on(federation: Federation, out: Console, *, borrower: str) -> None:
     """Keep everything running until somebody has seen enough."""
-    context = federation.context
+    settings = _write_settings(federation)
+    ask = f"--cluster {borrower} --count 1 --duration 1h --price-cap 3.00"
+    out.print("\n[bold]Still serving.[/] In another terminal:\n")
+    for line in (
+        f". {settings}",
+        "lendmesh offers",
+        f"lendmesh quote   {ask}",
+        f"lendmesh request {ask}",
+        "lendmesh leases",
+        "lendmesh watch requests",
+    ):
+        out.print(Text(f"  {line}", "bold cyan"))
     out.print(
-        panel(
-            "Still serving. In another terminal:\n\n"
-            f"  [bold]export LENDMESH_URL={context.url} LENDMESH_CA={context.ca} LENDMESH_TOKEN={context.token}[/]\n"
-            "  lendmesh offers\n"
-            f"  lendmesh quote   --cluster {borrower} --count 4 --duration 1h --price-cap 3.00\n"
-            f"  lendmesh request --cluster {borrower} --count 4 --duration 1h --price-cap 3.00\n"
-            "  lendmesh leases\n"
-            "  lendmesh watch requests\n\n"
-            f"The API is described at {context.url}/docs. Ctrl-C ends everything and leaves nothing behind."
-        )
+        f"\nThe API is described at {federation.context.url}/docs. Ctrl-C ends everything and leaves nothing behind."
     )
     ended = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -82,3 +88,15 @@ async def serve_on(federation: Federation, out: Console, *, borrower: str) -> No
         federation.check()
         with suppress(TimeoutError):
             await asyncio.wait_for(ended.wait(), 1)
+
+
+def _write_settings(federation: Federation) -> Path:
+    """A file for the shell that says which broker, with which token, trusted by which CA, and where the command is."""
+    context = federation.context
+    values = {"LENDMESH_URL": context.url, "LENDMESH_CA": context.ca or "", "LENDMESH_TOKEN": context.token}
+    lines = [f"export {name}={shlex.quote(value)}" for name, value in values.items()]
+    lines.append(f"export PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH")
+    path = federation.directory / "env"
+    path.touch(mode=0o600)
+    path.write_text("\n".join(lines) + "\n")
+    return path

@@ -5,6 +5,7 @@ Nothing is short-circuited: agents join with one-use tokens and speak HTTPS with
 
 import asyncio
 import shutil
+import socket
 import tempfile
 from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -37,6 +38,8 @@ class NotReady(Exception):
 class Federation:
     """What the tour walks through."""
 
+    directory: Path
+    """Of everything it keeps; it goes with it."""
     context: Context
     broker: Client
     kubes: Mapping[str, Kube]
@@ -61,6 +64,8 @@ async def running(
 ) -> AsyncIterator[Federation]:
     """A broker and an agent for each of ``kubes``; everything ends, and is removed, on leaving.
 
+    Where somebody has ``port`` already, any free one is taken.
+
     ``lenders`` are waited for until they offer something. ``identities``: keep the agents' identities in files of the
     demo rather than in the clusters (for real clusters, whose chart need not be installed). ``agent``: further settings
     of every agent.
@@ -68,13 +73,18 @@ async def running(
     directory = Path(tempfile.mkdtemp(prefix="lendmesh-demo-"))
     try:
         async with AsyncExitStack() as stack:
-            chosen = {"data_dir": directory / "broker", "port": port, "skew": f"{SKEW_S}s", "quarantine": "1s"}
+            chosen = {
+                "data_dir": directory / "broker",
+                "port": port if _is_free(port) else 0,
+                "skew": f"{SKEW_S}s",
+                "quarantine": "1s",
+            }
             settings = read_settings(arguments=chosen, environment={})
             broker = await stack.enter_async_context(broker_app.running(settings))
             token = directory / "broker" / broker_app.ADMIN_TOKEN
             context = Context(broker.url, token.read_text().strip(), str(broker.ca) if broker.ca else None)
             client = await stack.enter_async_context(Client(context))
-            federation = Federation(context=context, broker=client, kubes=kubes)
+            federation = Federation(directory=directory, context=context, broker=client, kubes=kubes)
             for name, kube in kubes.items():
                 secret = await client.post(
                     JoinTokenCreated, "/v1/join-tokens", JoinTokenRequest(cluster=name, tenant=tenants[name])
@@ -98,6 +108,14 @@ async def running(
             yield federation
     finally:
         shutil.rmtree(directory, ignore_errors=True)
+
+
+def _is_free(port: int) -> bool:
+    try:
+        socket.create_server(("127.0.0.1", port)).close()
+    except OSError:
+        return False
+    return True
 
 
 async def _all_ready(federation: Federation, lenders: Collection[str]) -> None:

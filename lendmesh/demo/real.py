@@ -19,8 +19,9 @@ from rich.text import Text
 from broker.wire.agents import ClusterView
 from broker.wire.leases import LeaseState, LeaseView
 from broker.wire.offers import OfferView
-from clusteragent.kube.real import NoWayIn, RealKube
+from clusteragent.kube.real import RealKube
 from lendmesh.cli import MISUSED, OK, Failed
+from lendmesh.cli.common import cluster
 from lendmesh.client import Refused, Unreachable
 from lendmesh.demo.federation import Federation, NotReady, running
 from lendmesh.demo.furniture import Furnished
@@ -80,10 +81,7 @@ async def _open(paths: Sequence[str], stack: AsyncExitStack) -> dict[str, RealKu
         )
     kubes: dict[str, RealKube] = {}
     for path in paths:
-        try:
-            kube = await RealKube.from_kubeconfig(path)
-        except NoWayIn as trouble:
-            raise Failed(str(trouble), code=MISUSED) from trouble
+        kube = await cluster(path)
         stack.push_async_callback(kube.close)
         twin = next((name for name, other in kubes.items() if other.server == kube.server), None)
         if twin is not None:
