@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from broker.domain.errors import BadSelector, BadTerms, BudgetExhausted, NotFound, OwnedByObject
 from broker.domain.placing import Lot, Shelf
@@ -254,7 +255,9 @@ async def test_a_request_that_breaks_the_solver_stops_no_other(here: World) -> N
         return honest(problem)
 
     here.broker.solve = fragile
-    assert sorted((await here.broker.place()).placed) == [each.id for n, each in enumerate(made) if n != 2]
+    with capture_logs() as said:
+        assert sorted((await here.broker.place()).placed) == [each.id for n, each in enumerate(made) if n != 2]
+    assert {line["event"] for line in said} >= {"solve failed"}
     here.broker.solve = honest
     assert (await here.broker.place()).placed == [made[2].id]
 
