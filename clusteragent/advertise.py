@@ -47,6 +47,7 @@ class Advertiser:
         policies: Callable[[], Mapping[str, LendingPolicySpec]],
         engaged: Callable[[], set[str]],
         nodes: Callable[[str], Obj | None],
+        selectors: Selectors,
         heartbeat: float,
         debounce: float,
         cooldown: float,
@@ -56,7 +57,7 @@ class Advertiser:
         self._observer, self._policies, self._engaged, self._nodes = observer, policies, engaged, nodes
         self._heartbeat, self._debounce, self._cooldown, self._place = heartbeat, debounce, cooldown, place
         self._numbers = Numbers(clock)
-        self._selectors = Selectors()
+        self._selectors = selectors
         self._resting: dict[str, int] = {}
         self._nudged = asyncio.Event()
         self._said: tuple[list[AdvertisedOffer], InventoryCounts] | None = None

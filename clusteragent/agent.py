@@ -26,6 +26,7 @@ from clusteragent.kube.interface import (
     CAPACITY_REQUESTS,
     DEVICE_CLASSES,
     DEVICE_LEASES,
+    DEVICE_TAINT_RULES,
     LENDING_POLICIES,
     NAMESPACES,
     NODES,
@@ -35,11 +36,13 @@ from clusteragent.kube.interface import (
     Kind,
     Kube,
     KubeError,
+    NotFound,
 )
 from clusteragent.leases import Leases
 from clusteragent.leaving import Leaving
 from clusteragent.loops import Backoff, describe, supervised
 from clusteragent.observe import Observer
+from clusteragent.offers import Selectors, forbidden
 from clusteragent.policies import LendingPolicies
 from clusteragent.reporter import Reporter
 from clusteragent.requests import Requests
@@ -124,11 +127,14 @@ class Agent:
                 await uplink.close()
 
     async def _work(self, uplink: Uplink, identity: Identity) -> None:
-        settings, kinds = self.settings, SHARED + (BORROWERS if self.settings.borrow else ())
+        settings = self.settings
+        kinds = SHARED + (BORROWERS if settings.borrow else ())
+        if await self._patiently("discovery", lambda: self._serves(DEVICE_TAINT_RULES)):
+            kinds += (DEVICE_TAINT_RULES,)
         cache = Cache(kinds)
         fences = Fences(self.kube, settings.namespace)
         observer = Observer(cache)
-        policies = LendingPolicies()
+        policies, selectors = LendingPolicies(), Selectors()
         reporter = Reporter(
             cluster=settings.cluster,
             uplink=uplink,
@@ -145,6 +151,7 @@ class Agent:
             policies=lambda: policies.of(cache[LENDING_POLICIES]),
             engaged=lambda: leases.engaged(),
             nodes=cache[NODES].get,
+            selectors=selectors,
             heartbeat=settings.heartbeat,
             debounce=settings.debounce,
             cooldown=settings.cooldown,
@@ -173,10 +180,12 @@ class Agent:
                 skew=settings.skew,
                 drain=settings.drain,
                 keep_pod=await self._must_keep_pod() if keep_pod is None else keep_pod,
+                lends=settings.lend,
                 image=settings.placeholder_image,
                 role=settings.borrower_role,
             ),
             now=lambda: Now(self._clock(), self._monotonic()),
+            forbids=lambda body: forbidden(body, policies.of(cache[LENDING_POLICIES]), observer.state, selectors),
             known_keys=identity.jwks,
             jwks=uplink.jwks,
             changed=advertiser.nudge,
@@ -224,6 +233,14 @@ class Agent:
                 pause = backoff.delay()
                 log.warning("broker.lost", error=describe(error), again_s=round(pause, 2))
                 await asyncio.sleep(pause)
+
+    async def _serves(self, kind: Kind) -> bool:
+        """Whether the cluster has this kind at all (taint rules: on from 1.37, before that when asked for)."""
+        try:
+            await self.kube.list(kind)
+        except NotFound:
+            return False
+        return True
 
     async def _must_keep_pod(self) -> bool:
         """Before 1.36 the controller can't live with a reservation that is no pod's (k8s 136450): the pod stays."""

@@ -14,7 +14,7 @@ from typing import Any
 import structlog
 
 from broker.wire.agents import LeaseReport
-from broker.wire.leases import DesiredLease, LeaseClaims
+from broker.wire.leases import DesiredLease, LeaseBody, LeaseClaims
 from broker.wire.signing import Unverified, verify_lease
 from clusteragent import borrow, expiry, holding, lend, record
 from clusteragent.act import Hands
@@ -65,12 +65,13 @@ class Leases:
         fences: Fences,
         terms: lend.Terms,
         now: Callable[[], Now],
+        forbids: Callable[[LeaseBody], str | None],
         known_keys: Sequence[Mapping[str, Any]],
         jwks: Callable[[], Awaitable[list[Mapping[str, Any]]]],
         changed: Callable[[], None],
     ) -> None:
         self._cluster, self._cache, self._observer, self._hands = cluster, cache, observer, hands
-        self._fences, self._terms, self._now = fences, terms, now
+        self._fences, self._terms, self._now, self._forbids = fences, terms, now, forbids
         self._keys, self._jwks, self._changed = list(known_keys), jwks, changed
         self._wishes: dict[Key, lend.Wish] = {}
         self._heard = False
@@ -308,6 +309,7 @@ class Leases:
         claims = self._cache[RESOURCE_CLAIMS].within(namespace)
         devices = wish.desired.lease.devices if wish is not None else ()
         asking = wish is not None and wish.desired.want == "held"
+        new = asking and raw is None and not claims
         unfree: dict[str, str] = {}
         if asking and self._observer.settled:
             for device in devices:
@@ -326,6 +328,7 @@ class Leases:
             nodes={device.node: node for device in devices if device.node and (node := self._node(device.node))},
             unfree=unfree,
             pins=self._observer.pins(devices) if asking else {},
+            forbidden=(self._forbids(wish.desired.lease) or "") if wish is not None and new else "",
             stale=self._fences.lower({holding.ref(device): device.fence for device in devices}) or "",
             unreadable=raw is not None and kept is None,
         )

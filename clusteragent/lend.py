@@ -46,6 +46,8 @@ class Terms:
     keep_pod: bool
     image: str
     role: str
+    lends: bool = True
+    """False: this cluster only borrows, or its owner has turned lending off."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,8 @@ class View:
     """Leased devices that can't be had now, and why: local work has them, or they are tainted or gone."""
     pins: Mapping[str, str] = field(default_factory=dict)
     """CEL that selects a device on its node, for every device that the inventory knows."""
+    forbidden: str = ""
+    """Why the owner's policies don't allow it; asked before anything is made."""
     stale: str = ""
     """A leased device whose fence is lower than one that was seen here: the lease is older than another's."""
     unreadable: bool = False
@@ -184,6 +188,8 @@ def _ending(view: View, memory: Memory, now: Now, terms: Terms, body: LeaseBody)
         if view.record is None or not stands(view, terms):
             return Ending("released", "the hold was lost in the lender's cluster")
         return None
+    if not view.anything and (view.forbidden or not terms.lends):
+        return Ending("refused", view.forbidden or "this cluster does not lend")
     return _too_late(view, now, claims, terms) or _conflict(view, body, terms)
 
 

@@ -12,13 +12,22 @@ from broker.dra.model import DeviceId
 from broker.wire.leases import LeasedDevice
 from clusteragent.cache import Cache
 from clusteragent.holding import namespace_of, ref
-from clusteragent.kube.interface import DEVICE_CLASSES, NODES, RESOURCE_CLAIMS, RESOURCE_SLICES, Kind, Obj
+from clusteragent.kube.interface import (
+    DEVICE_CLASSES,
+    DEVICE_TAINT_RULES,
+    NODES,
+    RESOURCE_CLAIMS,
+    RESOURCE_SLICES,
+    Kind,
+    Obj,
+)
 
 FED: dict[Kind, str] = {
     RESOURCE_SLICES: inventory.SLICE,
     RESOURCE_CLAIMS: inventory.CLAIM,
     DEVICE_CLASSES: inventory.CLASS,
     NODES: inventory.NODE,
+    DEVICE_TAINT_RULES: inventory.TAINT_RULE,
 }
 
 
@@ -40,7 +49,7 @@ class Observer:
     @property
     def settled(self) -> bool:
         """Every kind is listed and followed: the picture is whole."""
-        return all(self._cache[kind].synced.is_set() for kind in FED)
+        return all(self._cache[kind].synced.is_set() for kind in FED if kind in self._cache)
 
     def devices(self) -> list[DeviceState]:
         return self.inventory.devices()

@@ -20,6 +20,7 @@ from broker.dra.model import DeviceId, DeviceView
 from broker.dra.normalise import read_attributes
 from broker.dra.together import together
 from broker.wire.devices import Confidential, Excluded, Kind, OfferedDevice, Place
+from broker.wire.leases import LeaseBody, LeasedDevice
 from broker.wire.lending import LendingPolicySpec, LendingRule
 from broker.wire.offers import MAX_DEVICES_AN_OFFER, MAX_OFFERS, AdvertisedOffer, InventoryCounts, Terms
 from clusteragent.kube.interface import Obj
@@ -111,6 +112,34 @@ def offers(
         excluded=tuple(Excluded(reason=why, devices=n) for why, n in excluded.most_common(MOST_REASONS)),
     )
     return made, counts
+
+
+def forbidden(
+    body: LeaseBody,
+    policies: Mapping[str, LendingPolicySpec],
+    state: Callable[[LeasedDevice], DeviceState | None],
+    selectors: Selectors,
+) -> str | None:
+    """Why the owner's policies don't allow this lease; None when they do, or when a device isn't known here.
+
+    The owner has the last word on his devices, whatever the broker says: price, duration and tenant are looked at again
+    before anything is held.
+    """
+    for device in body.devices:
+        known = state(device)
+        found = None if known is None else _rule_for(known, policies, selectors)
+        if known is None:
+            continue
+        if found is None or not found[2].lend or found[1].suspended or found[2].price is None:
+            return f"{device.name} in {device.pool} is not lent by any LendingPolicy now"
+        rule = found[2]
+        if body.price.micros < found[2].price.micros:
+            return f"the price of {device.name} in {device.pool} has risen since it was offered"
+        if not rule.min_duration <= body.duration <= rule.max_duration:
+            return f"{device.name} in {device.pool} is not lent for so long, or so short, a time"
+        if rule.allowed_borrowers is not None and body.tenant not in rule.allowed_borrowers:
+            return f"{device.name} in {device.pool} is not lent to tenant {body.tenant}"
+    return None
 
 
 def ref_of(device: DeviceState) -> str:
