@@ -1,8 +1,9 @@
 """Grants without HTTP: the same service, chores, signatures and statements, called instead of asked over a socket.
 
-    python -m tests.bench.direct URL GRANTS CLIENTS NODES    # prints a `Load` as JSON
+    python -m tests.bench.direct URL URL GRANTS CLIENTS NODES    # prints a `Load`, then seconds, a line each
 
-A process of its own, so that what it is compared with has no more to carry than it.
+The second database, fresh as well, hears the writer's statements again, with nothing around them: that took so many
+seconds. A process of its own, so that what it is compared with has no more to carry than it.
 """
 
 from __future__ import annotations
@@ -14,8 +15,10 @@ from collections.abc import AsyncIterator
 
 import uvloop
 
+from broker.__main__ import SWITCH_S
 from broker.chores import Chores
 from broker.domain.access import Once, Principal
+from broker.kit import logs
 from broker.kit.jose import SigningKey
 from broker.service.broker import Broker
 from broker.store.engine import Store
@@ -24,9 +27,11 @@ from broker.wire.access import JoinTokenRequest
 from broker.wire.agents import Join, Joined
 from broker.wire.leases import DesiredLease
 from broker.wire.requests import CapacityRequest
+from optimizer.solve import warm
 from tests.bench.asking import request_for
 from tests.bench.load import Load, Waiting, closed_loop
 from tests.bench.standin import Lender
+from tests.bench.tape import Tape
 
 TENANT = "research"
 BORROWER = "a"
@@ -65,15 +70,16 @@ class Calls:
             yield change.object
 
 
-async def run(url: str, *, grants: int, clients: int, nodes: int) -> Load:
-    """On a fresh database."""
+async def run(url: str, *, grants: int, clients: int, nodes: int) -> tuple[Load, Tape]:
+    """On a fresh database; also what was said to it."""
     await asyncio.to_thread(migrate, url)
     store = await Store.open(url)
+    tape = Tape(store._engine)  # no seam for the bench alone
     broker = Broker(store=store, keys=[SigningKey.generate()], issuer="https://127.0.0.1")
     await broker.start()
     try:
         async with Chores(broker).running():
-            return await _load(broker, grants=grants, clients=clients, nodes=nodes)
+            return await _load(broker, grants=grants, clients=clients, nodes=nodes), tape
     finally:
         await broker.stop()
         await store.close()
@@ -112,8 +118,13 @@ def _once() -> Once:
 
 
 def main() -> None:
-    url, grants, clients, nodes = sys.argv[1:]
-    print(uvloop.run(run(url, grants=int(grants), clients=int(clients), nodes=int(nodes))).to_json())
+    url, other, grants, clients, nodes = sys.argv[1:]
+    logs.configure(level="INFO", json=True)
+    sys.setswitchinterval(SWITCH_S)  # as the broker's process does
+    warm()
+    load, tape = uvloop.run(run(url, grants=int(grants), clients=int(clients), nodes=int(nodes)))
+    print(load.to_json())
+    print(tape.say_again(other))
 
 
 if __name__ == "__main__":
