@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from optimizer.filter import Ints
+from optimizer.filter import Bools, Ints
 from optimizer.pairs import Pairs
 from optimizer.problem import Aim
 
@@ -79,6 +79,24 @@ def blended(pairs: Pairs) -> Ints:
     return profit
 
 
+def rewarded(line: Line, pairs: Pairs, free: Bools) -> tuple[Ints, int]:
+    """Least cost as most profit: each placement earns more than it can cost; and what all of them earn together.
+
+    For plans that place every ask that has a pair, on one of these pairs, the profit is that sum less the goal.
+    """
+    having = np.flatnonzero(np.diff(pairs.start))
+    reward = np.zeros(len(pairs.asks), dtype=np.int64)
+    if len(having):
+        reward[having] = 2 * np.maximum.reduceat(line.coefficient, pairs.start[having]) + 1
+    profit: Ints = np.where(free, reward[pairs.ask] - line.coefficient, -1)
+    return profit, int(reward.sum())
+
+
+def complete(pairs: Pairs, chosen: Collection[int]) -> bool:
+    """Whether every ask that has a pair is placed; every plan as good then places them all."""
+    return len(chosen) == int(np.count_nonzero(np.diff(pairs.start)))
+
+
 def better(lines: Sequence[Line], new: Collection[int], old: Collection[int]) -> bool:
     """Whether one plan beats another."""
     return score(lines, new) > score(lines, old)
@@ -89,15 +107,47 @@ def score(lines: Sequence[Line], chosen: Collection[int]) -> tuple[int, ...]:
     return tuple(line.of(chosen) if line.maximise else -line.of(chosen) for line in lines)
 
 
-def floor(line: Line, pairs: Pairs, chosen: Collection[int]) -> int:
-    """What a goal to be minimised cannot go below, for plans as good as this one in all goals before.
-
-    Known without solving only where every ask that has a pair is placed: then every plan as good places them all.
-    """
+def settled(pairs: Pairs) -> Ints:
+    """As ``blended``, where all can be placed: cost as it is, a later tier or a missed wish worse than any cost."""
     having = np.flatnonzero(np.diff(pairs.start))
-    if len(having) == 0 or len(chosen) < len(having):
-        return 0
-    return int(np.minimum.reduceat(line.coefficient, pairs.start[having]).sum())
+    step = np.zeros(len(pairs.asks), dtype=np.int64)
+    top = np.zeros(len(pairs.asks), dtype=np.int64)
+    if len(having):
+        step[having] = np.maximum.reduceat(pairs.cost, pairs.start[having])
+        step[having] -= np.minimum.reduceat(pairs.cost, pairs.start[having]) - 1
+    worse = pairs.cost + step[pairs.ask] * (pairs.plain + 2 * np.minimum(pairs.tier, 1000))
+    if len(having):
+        top[having] = 2 * np.maximum.reduceat(worse, pairs.start[having]) + 1
+    profit: Ints = top[pairs.ask] - worse
+    return profit
+
+
+def forced(lines: Sequence[Line], pairs: Pairs, chosen: Collection[int]) -> Bools:
+    """The pairs that plans as good as this one in all these goals can hold, as far as that shows without solving.
+
+    Where every ask that has a pair is placed, plans as good place them all. Where a goal to be minimised is then as low
+    as it can be for each ask alone, plans as good use only pairs that are.
+    """
+    free = np.ones(len(pairs), dtype=np.bool_)
+    if complete(pairs, chosen):
+        for line in lines:
+            if not line.maximise and line.of(chosen) == floor(line, pairs, chosen, free):
+                free &= line.coefficient == _least(line, pairs, free)[pairs.ask]
+    return free
+
+
+def floor(line: Line, pairs: Pairs, chosen: Collection[int], free: Bools) -> int:
+    """What a goal to be minimised cannot go below, for plans that use only these pairs and place all that this does."""
+    return int(_least(line, pairs, free).sum()) if complete(pairs, chosen) else 0
+
+
+def _least(line: Line, pairs: Pairs, free: Bools) -> Ints:
+    having = np.flatnonzero(np.diff(pairs.start))
+    least = np.zeros(len(pairs.asks), dtype=np.int64)
+    if len(having):
+        most = np.where(free, line.coefficient, np.iinfo(np.int64).max)
+        least[having] = np.minimum.reduceat(most, pairs.start[having])
+    return least
 
 
 def undisputed(pairs: Pairs, chosen: Collection[int]) -> bool:

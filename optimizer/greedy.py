@@ -8,6 +8,7 @@ first hint.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import islice
 
 import numpy as np
 
@@ -33,17 +34,18 @@ def plans(pairs: Pairs) -> Iterator[tuple[str, Plan]]:
         yield name, fill(pairs, order)
 
 
-def priced(pairs: Pairs, prices: Prices) -> Plan:
-    """Each ask takes what is best at the prices, those with most to lose first; then whoever still fits."""
+def priced(pairs: Pairs, prices: Prices) -> Iterator[Plan]:
+    """Each ask takes what is best at the prices: those with most to lose first, and in the first orders above."""
     having = np.flatnonzero(np.diff(pairs.start))
-    margin = np.maximum.reduceat(prices.reduced, pairs.start[having])
-    ledger = Ledger(pairs)
-    plan: dict[int, int | None] = {}
-    for ask in having[np.argsort(-margin, kind="stable")].tolist():
-        best = ledger.best_fit(ask, prices.reduced)
-        if best is not None:
-            plan[best] = ledger.take(best)
-    return plan
+    margin = np.maximum.reduceat(prices.reduced, pairs.start[having]) if len(having) else prices.reduced
+    for order in (having[np.argsort(-margin, kind="stable")], *(order for _, order in islice(_orders(pairs), 2))):
+        ledger = Ledger(pairs)
+        plan: dict[int, int | None] = {}
+        for ask in order.tolist():
+            best = ledger.best_fit(ask, prices.reduced)
+            if best is not None:
+                plan[best] = ledger.take(best)
+        yield plan
 
 
 def kept_up(pairs: Pairs, wanted: Mapping[str, str]) -> Plan:
@@ -75,6 +77,29 @@ def topped_up(pairs: Pairs, plan: Plan) -> Plan:
     return more
 
 
+def eased(pairs: Pairs, plan: Plan) -> Plan:
+    """The same asks, each moved to a better pair of its own where one is free, until none is; worse in no goal.
+
+    The exact solver, asked for one goal, leaves the later ones as they happen to fall; this picks up most of it.
+    """
+    ledger = Ledger(pairs)
+    for pair, node in plan.items():
+        ledger.take_on(pair, node)
+    now = dict(plan)
+    for _ in range(5):
+        before = set(now)
+        for pair in sorted(now, key=lambda pair: (int(pairs.start[pairs.ask[pair]]) - pair, pair)):
+            ask = int(pairs.ask[pair])
+            if pair > pairs.start[ask]:
+                ledger.give_back(pair, now.pop(pair))
+                best = ledger.first_fit(ask)
+                better = pair if best is None else best
+                now[better] = ledger.take(better)
+        if set(now) == before:
+            break
+    return dict(sorted(now.items()))
+
+
 def _orders(pairs: Pairs) -> Iterator[tuple[str, Ints]]:
     asks = pairs.asks
     having = np.flatnonzero(np.diff(pairs.start))
@@ -94,10 +119,10 @@ def _orders(pairs: Pairs) -> Iterator[tuple[str, Ints]]:
     choices = np.diff(pairs.start)[having]
     keys: dict[str, Callable[[], tuple[Ints, ...]]] = {
         "turn": lambda: (created, priority),
+        "fewest choices first": lambda: (created, -devices, choices, priority),
         "largest first": lambda: (created, -devices, priority),
         "weight by device": lambda: (created, -(weight * 1000) // devices, priority),
         "smallest first": lambda: (created, devices, priority),
-        "fewest choices first": lambda: (created, -devices, choices, priority),
         "cheapest first": lambda: (created, pairs.cost[first], priority),
     }
     for name, key in keys.items():

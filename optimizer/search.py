@@ -16,7 +16,7 @@ from optimizer import goals
 from optimizer.cpsat import Effort, Model, joined, taken_apart
 from optimizer.filter import Ints
 from optimizer.goals import Line
-from optimizer.greedy import Plan, priced, topped_up
+from optimizer.greedy import Plan, eased, priced, topped_up
 from optimizer.ledger import bind
 from optimizer.pairs import Pairs
 from optimizer.prices import Prices, clear
@@ -84,34 +84,41 @@ class Search:
         if self._prices is None:
             return False
         line = self._lines[at]
-        if line.of(self.plan) != self._bound(at, line):
+        if line.of(self.plan) != self._bound(at, line) and at not in self._proved:
             self._bound_by_prices(at, left)
         return line.of(self.plan) == self._bound(at, line)
 
     def _bound_by_prices(self, at: int, left: Callable[[], float]) -> None:
+        """What the prices of one goal prove of it, and where they lead."""
         line, pairs = self._lines[at], self._pairs
         if line.maximise:
-            self._prove(at, clear(pairs, line.coefficient, left=left).whole_bound)
-        elif len(self.plan) == int((np.diff(pairs.start) > 0).sum()):
-            # Every plan as good places them all. Rewarding each placement by more than it can cost turns least cost
-            # into most profit; what was rewarded is subtracted again, and any plan that places all has had it all.
-            having = np.flatnonzero(np.diff(pairs.start))
-            reward = np.zeros(len(pairs.asks), dtype=np.int64)
-            reward[having] = 2 * np.maximum.reduceat(line.coefficient, pairs.start[having]) + 1
-            most = clear(pairs, reward[pairs.ask] - line.coefficient, left=left).whole_bound
-            self._prove(at, int(reward.sum()) - most)
+            prices = clear(pairs, line.coefficient, left=left)
+            self._prove(at, prices.whole_bound)
+        elif goals.complete(pairs, self.plan):
+            profit, earned = goals.rewarded(line, pairs, goals.forced(self._lines[:at], pairs, self.plan))
+            prices = clear(pairs, profit, left=left)
+            self._prove(at, earned - prices.whole_bound)
+            self._follow(prices)
 
     def _prove(self, at: int, bound: int) -> None:
         known = self._proved.get(at, bound)
         self._proved[at] = min(known, bound) if self._lines[at].maximise else max(known, bound)
 
     def price(self, left: Callable[[], float]) -> None:
-        """Prices for all goals blended: they say which pairs deserve the exact solver, and lead to one more plan."""
-        self._prices = clear(self._pairs, goals.blended(self._pairs), left=left)
-        plan = priced(self._pairs, self._prices)
-        if goals.better(self._lines, plan, self.plan):
-            self.plan = plan
-            self._undisputed = goals.undisputed(self._pairs, plan)
+        """Prices for all goals: they say which pairs deserve the exact solver, and lead to one more plan.
+
+        Where everybody can be placed, what is left to decide is where, and costs count as they are.
+        """
+        all_placed = goals.complete(self._pairs, self.plan)
+        profit = goals.settled(self._pairs) if all_placed else goals.blended(self._pairs)
+        self._prices = clear(self._pairs, profit, left=left)
+        self._follow(self._prices)
+
+    def _follow(self, prices: Prices) -> None:
+        for plan in (eased(self._pairs, each) for each in priced(self._pairs, prices)):
+            if goals.better(self._lines, plan, self.plan):
+                self.plan = plan
+                self._undisputed = goals.undisputed(self._pairs, plan)
 
     def take_over(self, improvement: Improvement) -> None:
         """The plan and the bound of a problem with one goal that was solved by other means."""
@@ -139,7 +146,10 @@ class Search:
     def _bound(self, at: int, line: Line) -> int:
         if self._undisputed:
             return line.of(self.plan)
-        easy = line.ceiling if line.maximise else goals.floor(line, self._pairs, self.plan)
+        if line.maximise:
+            easy = line.ceiling
+        else:
+            easy = goals.floor(line, self._pairs, self.plan, goals.forced(self._lines[:at], self._pairs, self.plan))
         proved = self._proved.get(at)
         if proved is None:
             return easy
@@ -149,7 +159,7 @@ class Search:
         nodes = bind(self._pairs, chosen, named)
         if nodes is None or goals.score(self._lines, chosen) < goals.score(self._lines, self.plan):
             return
-        self.plan = {pair: nodes.get(pair) for pair in sorted(chosen)}
+        self.plan = eased(self._pairs, {pair: nodes.get(pair) for pair in sorted(chosen)})
         self._undisputed = goals.undisputed(self._pairs, self.plan)
 
     def _core(self) -> Ints:
