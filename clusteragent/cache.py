@@ -10,7 +10,8 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-from clusteragent.kube.interface import NODES, PODS, RESOURCE_SLICES, Kind, Kube, Obj
+from clusteragent.kube.interface import NODES, PODS, RESOURCE_SLICES, Kind, Kube, KubeError, NotFound, Obj
+from clusteragent.loops import Backoff
 
 Listener = Callable[[Obj, bool], None]
 """Called with an object, whole, and whether it is there (False: it went)."""
@@ -29,6 +30,8 @@ class Shelf:
         self._gone: OrderedDict[str, None] = OrderedDict()
         self._listeners: list[Listener] = []
         self._seen: set[tuple[str, str]] = set()
+        self._noted: set[tuple[str, str]] = set()
+        """Noted while a listing was on its way: whether it is older or newer than the listing, nobody can tell."""
 
     def get(self, name: str, namespace: str | None = None) -> Obj | None:
         return self._by_namespace.get(namespace or "", {}).get(name)
@@ -51,6 +54,8 @@ class Shelf:
     def note(self, obj: Obj) -> None:
         """The API server's answer to a change of ours; older news than what is here is dropped."""
         if uid_of(obj) not in self._gone:
+            if not self.synced.is_set():
+                self._noted.add(_key(obj))
             self._put(obj)
 
     async def follow(self, kube: Kube) -> None:
@@ -60,20 +65,19 @@ class Shelf:
                 self.synced.clear()
                 self._seen.clear()
             elif event.type == "LISTED":
-                self._sweep()
+                await self._sweep(kube)
                 self.synced.set()
             elif event.obj is None:
                 continue
             elif event.type == "DELETED":
                 self._drop(event.obj)
             else:
+                if not self.synced.is_set():
+                    self._seen.add(_key(event.obj))
                 self._put(event.obj)
 
     def _put(self, obj: Obj) -> None:
-        metadata = obj["metadata"]
-        namespace, name = metadata.get("namespace", ""), metadata["name"]
-        if not self.synced.is_set():
-            self._seen.add((namespace, name))
+        namespace, name = _key(obj)
         known = self.get(name, namespace)
         if known is not None and uid_of(known) == uid_of(obj) and _version(known) >= _version(obj) > 0:
             return
@@ -95,13 +99,29 @@ class Shelf:
             self._by_namespace.pop(namespace, None)
         self._tell(known, False)
 
-    def _sweep(self) -> None:
-        """After a listing: what it didn't name is gone."""
+    async def _sweep(self, kube: Kube) -> None:
+        """After a listing: what it didn't name is gone, or is asked for by itself where that can't be known."""
         for obj in self:
-            metadata = obj["metadata"]
-            if (metadata.get("namespace", ""), metadata["name"]) not in self._seen:
-                self._drop(obj)
+            key = _key(obj)
+            if key in self._seen:
+                continue
+            if key in self._noted and await self._is_there(kube, obj):
+                continue
+            self._drop(obj)
         self._seen.clear()
+        self._noted.clear()
+
+    async def _is_there(self, kube: Kube, obj: Obj) -> bool:
+        namespace, name = _key(obj)
+        backoff = Backoff()
+        while True:
+            try:
+                self._put(await kube.get(self.kind, name, namespace or None))
+                return True
+            except NotFound:
+                return False
+            except (KubeError, OSError, TimeoutError):
+                await asyncio.sleep(backoff.delay())
 
     def _tell(self, obj: Obj, here: bool) -> None:
         for listener in self._listeners:
@@ -132,6 +152,11 @@ class Cache:
         """Wait until every kind has been listed."""
         for shelf in self._shelves.values():
             await shelf.synced.wait()
+
+
+def _key(obj: Obj) -> tuple[str, str]:
+    metadata = obj["metadata"]
+    return metadata.get("namespace", ""), metadata["name"]
 
 
 def uid_of(obj: Obj) -> str:

@@ -33,7 +33,7 @@ from lendmesh import inventories
 
 NAMESPACE = "lendmesh-system"
 LEASE = "lse-0000000000000001"
-POLICY = {
+POLICY: dict[str, Any] = {
     "rules": [
         {"name": "h100", "driver": "gpu.nvidia.com", "price": {"amount": "2.40"}, "keepBack": {"devices": 2}},
     ],
@@ -125,6 +125,11 @@ class FakeBroker:
         return body
 
     async def activate(self, body: LeaseBody, *, generation: int = 1) -> str:
+        token = self.sign(body, generation=generation)
+        await self.lend(body, token, generation=generation)
+        return token
+
+    def sign(self, body: LeaseBody, *, generation: int = 1) -> str:
         now = int(self.clock().timestamp())
         claims = LeaseClaims(
             iss="https://broker.test",
@@ -137,9 +142,7 @@ class FakeBroker:
             generation=generation,
             lease=body,
         )
-        token = sign_lease(claims, self.key)
-        await self.lend(body, token, generation=generation)
-        return token
+        return sign_lease(claims, self.key)
 
     async def lend(self, body: LeaseBody, token: str, *, generation: int = 1) -> None:
         sealed, serial = self.sealed.get(body.id, (None, 0))

@@ -12,13 +12,17 @@ from clusteragent.fences import CONFIG_MAP
 from clusteragent.kube.interface import (
     CONFIG_MAPS,
     DEVICE_LEASES,
+    LENDING_POLICIES,
+    NAMESPACES,
     NODES,
     PODS,
     RESOURCE_CLAIMS,
     SECRETS,
+    Conflict,
     Obj,
 )
-from tests.agents import LEASE, NAMESPACE, Clock, FakeBroker, Side, claim_for, pod_with
+from clusteragent.kube.sim import Call
+from tests.agents import LEASE, NAMESPACE, POLICY, Clock, FakeBroker, Side, claim_for, pod_with
 
 HELD = f"lendmesh-{LEASE}"
 
@@ -284,6 +288,124 @@ async def test_a_hold_that_the_broker_forgot_is_released(world: World) -> None:
     del world.broker.members["b"].desired[LEASE]
     await world.b.start()
     await world.nothing_left()
+
+
+async def test_a_renewed_lease_lasts_until_its_new_end_on_both_sides(world: World) -> None:
+    body = await world.lend()
+    world.broker.duration = 7_200
+    renewed = await world.broker.activate(body, generation=2)
+    for side in (world.a, world.b):
+        await side.eventually(lambda side=side: keeps(side, renewed))
+    world.broker.down = True
+    world.clock.advance(3_700)
+    for side in (world.a, world.b):
+        assert side.agent is not None
+        side.agent.look_again()
+        await side.kill()
+        await side.start()
+    assert await world.b.namespaces() == {HELD}
+    world.clock.advance(3_600)
+    for side in (world.a, world.b):
+        assert side.agent is not None
+        side.agent.look_again()
+        await side.eventually(lambda side=side: is_clean(side))
+
+
+async def keeps(side: Side, token: str) -> bool:
+    [kept] = await side.cluster.connect().list(DEVICE_LEASES)
+    return bool(kept["spec"]["token"] == token)
+
+
+async def test_the_borrowers_credential_is_renewed_at_half_its_life(world: World) -> None:
+    await world.lend()
+    kube = world.a.cluster.connect()
+    before = await kube.get(SECRETS, f"{LEASE}-kubeconfig", "default")
+    world.clock.advance(301)
+    assert world.b.agent is not None
+    world.b.agent.look_again()
+
+    async def renewed() -> bool:
+        return (await kube.get(SECRETS, f"{LEASE}-kubeconfig", "default"))["data"] != before["data"]
+
+    await world.a.eventually(renewed)
+
+
+async def test_a_lease_below_the_owners_price_of_now_is_refused_before_anything_is_held(world: World) -> None:
+    dearer = {"rules": [{**POLICY["rules"][0], "price": {"amount": "2.50"}}]}
+    world.broker.down = True
+    world.b.cluster.put(LENDING_POLICIES, {"metadata": {"name": "idle"}, "spec": dearer})
+    world.broker.down = False
+    await world.broker.grant("b", "a", 8)
+    refused = await world.broker.hears("b", "refused")
+    assert "price" in refused.reason
+    assert await world.b.namespaces() == set()
+
+
+async def test_a_lease_for_a_namespace_that_is_not_there_is_refused_by_the_borrower(world: World) -> None:
+    body = await world.broker.grant("b", "a", 1)
+    await world.broker.hears("b", "held")
+    token = await world.broker.activate(body)
+    wish = world.broker.members["a"].desired[LEASE]
+    other = "lse-0000000000000002"
+    moved = wish.model_copy(update={"id": other, "workload_namespace": "nowhere", "token": None})
+    assert token
+    elsewhere = body.model_copy(update={"id": other})
+    world.broker.members["b"].desired.pop(other, None)
+    await world.broker.want("a", moved.model_copy(update={"lease": elsewhere, "token": world.broker.sign(elsewhere)}))
+    refused = await world.broker.hears("a", "refused", other)
+    assert "nowhere" in refused.reason
+
+
+async def test_an_owner_who_deletes_the_leases_namespace_gets_the_devices_back(world: World) -> None:
+    body = await world.lend()
+    await world.b.cluster.connect().delete(NAMESPACES, HELD)
+    released = await world.broker.hears("b", "released")
+    assert "deleted" in released.reason
+    await world.broker.end(body, "lost")
+    await world.nothing_left()
+
+
+async def test_pods_of_the_borrower_are_gone_before_its_claims(world: World) -> None:
+    body = await world.lend()
+    kube = world.b.cluster.connect()
+    work = pod_with("work")
+    work["metadata"]["namespace"] = HELD
+    work["spec"]["resourceClaims"][0]["resourceClaimName"] = "held-0"
+    await kube.create(PODS, work)
+
+    async def runs() -> bool:
+        return bool((await kube.get(PODS, "work", HELD)).get("status", {}).get("phase") == "Running")
+
+    await world.b.eventually(runs)
+    gone: list[str] = []
+
+    async def watch(call: Call) -> None:
+        if call.verb == "delete" and call.kind in (PODS, RESOURCE_CLAIMS):
+            gone.append(call.kind.plural)
+
+    world.b.kube.faults.before = watch
+    await world.broker.end(body)
+    await world.broker.hears("b", "released")
+    assert gone == ["pods", "resourceclaims"]
+    await world.nothing_left()
+
+
+async def test_nothing_is_lost_when_watches_break_and_calls_fail(world: World) -> None:
+    for number in range(6):
+        for side in (world.a, world.b):
+            side.kube.faults.fail_next(ConnectionResetError("gone"), verb="create", times=number % 3)
+            side.kube.faults.fail_next(Conflict(409, "Conflict", "changed"), verb="update", times=2)
+        body = await world.broker.grant("b", "a", 2, lease=f"lse-000000000000001{number}", fence=100 + number * 10)
+        for side in (world.a, world.b):
+            side.kube.expire_watches()
+        await world.broker.hears("b", "held", body.id)
+        await world.broker.activate(body)
+        world.b.kube.drop_watches()
+        await world.broker.hears("a", "mirrored", body.id)
+        await world.broker.end(body)
+        await world.broker.hears("b", "released", body.id)
+        await world.broker.hears("a", "gone", body.id)
+        await world.nothing_left()
 
 
 @pytest.mark.parametrize("answered", [False, True], ids=["before", "after"])
