@@ -161,11 +161,12 @@ class SimKube:
     async def stream(
         self, kind: Kind, namespace: str | None, labels: Mapping[str, str], version: str
     ) -> AsyncGenerator[Obj, None]:
-        stream = await self._do(
-            Call("watch", kind, namespace),
-            lambda: _Stream(kind, namespace, labels, self._store.since(kind, int(version))),
-        )
-        self._streams.add(stream)
+        def effect() -> _Stream:
+            opened = _Stream(kind, namespace, labels, self._store.since(kind, int(version)))
+            self._streams.add(opened)  # in the same instant: nothing may happen between what was missed and what comes
+            return opened
+
+        stream = await self._do(Call("watch", kind, namespace), effect)
         try:
             while True:
                 for raw in await stream.next():
