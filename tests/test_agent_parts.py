@@ -214,9 +214,7 @@ async def test_the_more_urgent_call_goes_first_and_a_cancelled_one_takes_no_slot
             await asyncio.sleep(0)
 
     async with slots.turn(0):
-        tasks = [
-            asyncio.create_task(call(name, priority)) for name, priority in (("c", 3), ("x", 1), ("a", 1), ("b", 2))
-        ]
+        tasks = [asyncio.create_task(call(name, priority)) for name, priority in wishes]
         await asyncio.sleep(0)
         tasks[1].cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
