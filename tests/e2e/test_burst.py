@@ -11,7 +11,7 @@ from tests.e2e.conftest import OpenWorld, pod
 from tests.e2e.looks import left_behind
 from tests.e2e.world import World, eventually
 
-pytestmark = pytest.mark.controlplane
+pytestmark = [pytest.mark.controlplane, pytest.mark.timeout(900)]
 KINDS = "/apis/lendmesh.dev/v1alpha1"
 
 REQUEST = """

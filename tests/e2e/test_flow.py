@@ -13,7 +13,7 @@ from tests.e2e.conftest import OpenWorld, pod
 from tests.e2e.looks import claims_of, holds, in_claims, left_behind, phase
 from tests.e2e.world import World, eventually
 
-pytestmark = pytest.mark.controlplane
+pytestmark = [pytest.mark.controlplane, pytest.mark.timeout(900)]
 H100 = "device.attributes['gpu.nvidia.com'].productName.contains('H100')"
 EIGHT = ("--count", "8", "--selector", H100, "--duration", "1h", "--price-cap", "3.00")
 

@@ -10,7 +10,7 @@ from tests.e2e.conftest import OpenWorld
 from tests.e2e.looks import claims_of, holds, in_claims, left_behind
 from tests.e2e.world import World, eventually
 
-pytestmark = pytest.mark.controlplane
+pytestmark = [pytest.mark.controlplane, pytest.mark.timeout(900)]
 FOUR = ("--cluster", "a", "--count", "4", "--duration", "1h", "--price-cap", "3.00")
 
 
