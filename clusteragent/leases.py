@@ -311,12 +311,14 @@ class Leases:
         asking = wish is not None and wish.desired.want == "held"
         new = asking and raw is None and not claims
         unfree: dict[str, str] = {}
+        missing: dict[str, str] = {}
         if asking and self._observer.settled:
             for device in devices:
                 state = self._observer.state(device)
                 ours = state is not None and (state.claim or "").startswith(f"{namespace}/")
-                if not ours and (why := self._observer.unfree(device)) is not None:
-                    unfree[holding.ref(device)] = why
+                if not ours and (obstacle := self._observer.unfree(device)) is not None:
+                    why, passing = obstacle
+                    (missing if passing else unfree)[holding.ref(device)] = why
         return lend.View(
             lease=lease,
             wish=wish,
@@ -327,6 +329,7 @@ class Leases:
             pods=self._cache[PODS].within(namespace),
             nodes={device.node: node for device in devices if device.node and (node := self._node(device.node))},
             unfree=unfree,
+            missing=missing,
             pins=self._observer.pins(devices) if asking else {},
             forbidden=(self._forbids(wish.desired.lease) or "") if wish is not None and new else "",
             stale=self._fences.lower({holding.ref(device): device.fence for device in devices}) or "",

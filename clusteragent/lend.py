@@ -28,6 +28,9 @@ from clusteragent.kube.interface import (
     Obj,
 )
 
+PATIENCE_S = 10.0
+"""A device that is not to be had for a reason that may pass is waited for so long before it is given up."""
+
 
 @dataclass(frozen=True)
 class Wish:
@@ -64,7 +67,9 @@ class View:
     pods: Mapping[str, Obj]
     nodes: Mapping[str, Obj]
     unfree: Mapping[str, str]
-    """Leased devices that can't be had now, and why: local work has them, or they are tainted or gone."""
+    """Leased devices that can't be had, and why: local work has them, or other hardware has their name."""
+    missing: Mapping[str, str] = field(default_factory=dict)
+    """Leased devices that can't be had now, and why: tainted, not published, on a node that is not ready."""
     pins: Mapping[str, str] = field(default_factory=dict)
     """CEL that selects a device on its node, for every device that the inventory knows."""
     forbidden: str = ""
@@ -107,6 +112,8 @@ class Memory:
     said: LeaseReport | None = None
     owes_rest: bool = False
     """Something was held, so its devices cool down when it is over."""
+    since: float | None = None
+    """Monotonic: when the hold was first looked at."""
     ending: "Ending | None" = None
     """Once an end has begun it goes on: it is not taken back half-way."""
 
@@ -147,6 +154,8 @@ def seconds_left(view: View, memory: Memory, now: Now, terms: Terms) -> float | 
         moments.append(expiry.lender_seconds(claims, memory.receipt, now, skew=terms.skew))
     elif (until := _hold_until(view)) is not None:
         moments.append((until - now.wall).total_seconds())
+    if view.missing and memory.since is not None and now.monotonic < memory.since + PATIENCE_S:
+        moments.append(memory.since + PATIENCE_S - now.monotonic)
     if memory.renew_at is not None:
         moments.append(memory.renew_at - now.monotonic)
     return max(0.0, min(moments)) if moments and memory.ending is None else None
@@ -190,7 +199,9 @@ def _ending(view: View, memory: Memory, now: Now, terms: Terms, body: LeaseBody)
         return None
     if not view.anything and (view.forbidden or not terms.lends):
         return Ending("refused", view.forbidden or "this cluster does not lend")
-    return _too_late(view, now, claims, terms) or _conflict(view, body, terms)
+    memory.since = now.monotonic if memory.since is None else memory.since
+    lost = {**view.unfree, **(view.missing if now.monotonic - memory.since >= PATIENCE_S else {})}
+    return _too_late(view, now, claims, terms) or _conflict(view, body, lost)
 
 
 def _too_late(view: View, now: Now, claims: LeaseClaims | None, terms: Terms) -> Ending | None:
@@ -203,7 +214,7 @@ def _too_late(view: View, now: Now, claims: LeaseClaims | None, terms: Terms) ->
     return Ending("refused", f"the scheduler didn't give the devices in time: {told[0]}" if told else "held too late")
 
 
-def _conflict(view: View, body: LeaseBody, terms: Terms) -> Ending | None:
+def _conflict(view: View, body: LeaseBody, unfree: Mapping[str, str]) -> Ending | None:
     """Local work was first. Before anything is made the inventory is enough; later the scheduler must say no too."""
     for chunk in holding.chunks(body):
         claim, pod = view.claims.get(chunk.claim), view.pods.get(chunk.pod)
@@ -214,9 +225,9 @@ def _conflict(view: View, body: LeaseBody, terms: Terms) -> Ending | None:
             )
         waiting = claim is None or (pod is not None and holding.unschedulable(pod) is not None)
         if got is None and waiting:
-            lost = [name for device in chunk.devices if (name := holding.ref(device)) in view.unfree]
+            lost = [name for device in chunk.devices if (name := holding.ref(device)) in unfree]
             if lost:
-                why = "; ".join(f"{name}: {view.unfree[name]}" for name in lost)
+                why = "; ".join(f"{name}: {unfree[name]}" for name in lost)
                 return Ending("conflict", why[:1_000], tuple(lost))
     return None
 

@@ -57,17 +57,21 @@ class Observer:
     def state(self, device: LeasedDevice) -> DeviceState | None:
         return self.inventory.device(DeviceId(device.driver, device.pool, device.name))
 
-    def unfree(self, device: LeasedDevice) -> str | None:
-        """Why this device can't be had now; None when it can."""
+    def unfree(self, device: LeasedDevice) -> tuple[str, bool] | None:
+        """Why this device can't be had now, and whether that may pass by itself in a moment; None when it can be had.
+
+        A kubelet that restarts takes its slices away for a while, and a node misses a heartbeat (facts dra.md §5): only
+        a claim that has the device, and other hardware in its place, are the last word.
+        """
         state = self.state(device)
         if state is None:
-            return "it is not published any more"
-        if state.state != inventory.FREE:
-            return state.reason or state.state
-        if state.pin is None:
-            return "nothing it publishes tells it from its neighbours"
+            return "it is not published any more", True
         if device.key and state.key and device.key != state.key:
-            return "other hardware has its name now"
+            return "other hardware has its name now", False
+        if state.state != inventory.FREE:
+            return state.reason or state.state, state.state != inventory.ALLOCATED
+        if state.pin is None:
+            return "nothing it publishes tells it from its neighbours", False
         return None
 
     def pins(self, devices: tuple[LeasedDevice, ...]) -> dict[str, str]:

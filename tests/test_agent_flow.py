@@ -215,6 +215,32 @@ async def test_a_device_that_local_work_took_first_is_a_conflict_and_everything_
     await world.b.eventually(lambda: is_clean(world.b))
 
 
+async def test_a_node_that_misses_a_heartbeat_costs_no_lease(world: World) -> None:
+    ready = {"type": "Ready", "status": "True"}
+    kube = world.b.cluster.connect()
+    await kube.merge(NODES, "b-node-0", {"status": {"conditions": [{**ready, "status": "Unknown"}]}}, status=True)
+    pressure = {"key": "node.kubernetes.io/not-ready", "effect": "NoSchedule"}
+    await kube.merge(NODES, "b-node-0", {"spec": {"taints": [pressure]}})
+    await world.broker.grant("b", "a", 8)
+    await world.b.eventually(lambda: holding(world.b))
+    assert world.broker.phase("b") is None
+    await kube.merge(NODES, "b-node-0", {"spec": {"taints": []}})
+    await kube.merge(NODES, "b-node-0", {"status": {"conditions": [ready]}}, status=True)
+    await world.broker.hears("b", "held")
+
+
+async def test_devices_that_stay_away_are_a_conflict_after_a_while(world: World) -> None:
+    await world.b.cluster.connect().merge(NODES, "b-node-0", {"spec": {"unschedulable": True}})
+    await world.broker.grant("b", "a", 8)
+    await world.b.eventually(lambda: holding(world.b))
+    world.clock.advance(11)
+    assert world.b.agent is not None
+    world.b.agent.look_again()
+    report = await world.broker.hears("b", "conflict")
+    assert len(report.devices) == 8
+    await world.b.eventually(lambda: is_clean(world.b))
+
+
 async def test_a_hold_that_takes_too_long_is_undone_and_refused(world: World) -> None:
     pressure = {"key": "node.kubernetes.io/disk-pressure", "effect": "NoSchedule"}
     await world.b.cluster.connect().merge(NODES, "b-node-0", {"spec": {"taints": [pressure]}})
