@@ -27,7 +27,7 @@ spec:
 BESIDE = {"nodeSelector": {"lendmesh.dev/nowhere": "true"}}
 """The chart's own pod waits for a node that never comes: there is no image of it here, and the agent runs beside."""
 
-pytestmark = [pytest.mark.realnodes, pytest.mark.controlplane]
+pytestmark = [pytest.mark.realnodes, pytest.mark.controlplane, pytest.mark.timeout(900)]
 
 
 @pytest.fixture

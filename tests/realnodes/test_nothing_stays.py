@@ -18,7 +18,7 @@ from tests.realnodes.node import RealNode
 from tests.realnodes.programs import Programs
 from tests.realnodes.traces import PLACES, Traces
 
-pytestmark = [pytest.mark.realnodes, pytest.mark.controlplane]
+pytestmark = [pytest.mark.realnodes, pytest.mark.controlplane, pytest.mark.timeout(900)]
 
 EVERY_KIND = {"cgroups", "processes", "routes"}
 """What a node with a running pod has that the machine can see; its mounts it sees alone."""

@@ -11,7 +11,7 @@ from tests.realnodes import manifests
 from tests.realnodes.lab import RealClusters
 from tests.realnodes.namespace import Namespace, claims_named, devices_named
 
-pytestmark = [pytest.mark.realnodes, pytest.mark.controlplane]
+pytestmark = [pytest.mark.realnodes, pytest.mark.controlplane, pytest.mark.timeout(900)]
 
 
 @pytest.fixture
