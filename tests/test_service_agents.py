@@ -100,6 +100,28 @@ async def test_a_signed_message_of_the_wrong_shape_is_refused_and_changes_nothin
     assert await here.store.read(lambda unit: unit.revision) == revision
 
 
+@pytest.mark.parametrize("when", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00"])
+@pytest.mark.parametrize("field", ["sent_at", "valid_until"])
+async def test_a_time_that_no_calendar_has_in_utc_is_refused_and_stops_nobody(
+    here: World, field: str, when: str
+) -> None:
+    lender, _ = await pair(here)
+    advert = {"cluster": "b", "sequence": 9, "sent_at": START.isoformat(), "valid_until": START.isoformat()}
+    payload = json.dumps({**advert, field: when}).encode()
+    with pytest.raises(Malformed):
+        await here.broker.advert(lender.principal, lender.signing.sign(payload, typ=jose.ADVERT))
+    assert [view.name for view in (await here.broker.clusters(ADMIN)).items] == ["a", "b"]
+
+
+@pytest.mark.parametrize("serial", [1 << 31, 1 << 70])
+async def test_a_number_that_not_every_database_can_keep_is_refused(here: World, serial: int) -> None:
+    lender, _ = await pair(here)
+    line = {"lease": "lse-1", "role": "lender", "generation": 1, "phase": "held", "credential_serial": serial}
+    payload = json.dumps({"cluster": "b", "sequence": 9, "sent_at": START.isoformat(), "leases": [line]}).encode()
+    with pytest.raises(Malformed):
+        await here.broker.report(lender.principal, lender.signing.sign(payload, typ=jose.REPORT))
+
+
 async def test_an_advert_that_names_a_device_or_an_offer_twice_is_refused(here: World) -> None:
     lender, _ = await pair(here)
     with pytest.raises(Malformed, match="names a device twice"):

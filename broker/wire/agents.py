@@ -3,9 +3,9 @@
 from datetime import datetime
 from typing import Annotated, Literal
 
-from pydantic import AwareDatetime, Field, StringConstraints
+from pydantic import Field, StringConstraints
 
-from broker.wire.base import Inbound, Jwk, Name, Outbound, ShortText
+from broker.wire.base import Inbound, Instant, Jwk, Name, Outbound, ShortText
 from broker.wire.burst import BurstPolicySpec, BurstPolicyStatus
 from broker.wire.leases import DesiredLease
 
@@ -47,7 +47,7 @@ class LeaseReport(Inbound):
     """conflict: the devices (driver/pool/name) that local work took first."""
     reason: ShortText = ""
     sealed_credential: Annotated[str, StringConstraints(max_length=65_536)] | None = None
-    credential_serial: Annotated[int, Field(ge=0)] = 0
+    credential_serial: Annotated[int, Field(ge=0, lt=1 << 31)] = 0
 
 
 class Report(Inbound):
@@ -55,7 +55,7 @@ class Report(Inbound):
 
     cluster: Name
     sequence: Annotated[int, Field(ge=1, lt=1 << 63)]
-    sent_at: AwareDatetime
+    sent_at: Instant
     resync: bool = False
     """This names every lease the agent knows: the first report after a (re)connection."""
     highest_fence: Annotated[int, Field(ge=0, lt=1 << 63)] = 0

@@ -5,10 +5,13 @@ error), an ``Outbound`` one ignores it (so that fields can be added). Both are f
 people write them, and every text and list has a limit.
 """
 
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
+    AwareDatetime,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -108,6 +111,17 @@ def price(micros: int) -> Price:
     return Price.model_construct(amount=micros, currency="USD", per="device-hour")
 
 
+_FIRST, _END = datetime(2000, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC)
+
+
+def _told(value: datetime) -> datetime:
+    if not _FIRST <= value < _END:
+        raise ValueError("a time between the years 2000 and 2200 is needed")
+    return value.astimezone(UTC)
+
+
+Instant = Annotated[AwareDatetime, AfterValidator(_told)]
+"""A time that somebody tells us. Bounded: year 1 in Asia is year 0 in UTC, and whoever keeps it can never read it."""
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$")]
 """A DNS label (RFC 1123): clusters, tenants, policies."""
 Label = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$")]

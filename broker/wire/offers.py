@@ -3,9 +3,9 @@
 from datetime import datetime
 from typing import Annotated
 
-from pydantic import AwareDatetime, Field
+from pydantic import Field
 
-from broker.wire.base import Duration, Inbound, Name, Outbound, Price
+from broker.wire.base import Duration, Inbound, Instant, Name, Outbound, Price
 from broker.wire.devices import Confidential, Excluded, Kind, OfferedDevice, Place
 
 MAX_DEVICES_AN_OFFER = 16_384
@@ -61,9 +61,9 @@ class Advert(Inbound):
     cluster: Name
     sequence: Annotated[int, Field(ge=1, lt=1 << 63)]
     """Rises with every advert of this cluster, across restarts; a lower or equal one changes nothing."""
-    sent_at: AwareDatetime
+    sent_at: Instant
     """The agent's wall clock: the broker measures its skew with it."""
-    valid_until: AwareDatetime
+    valid_until: Instant
     offers: Annotated[tuple[AdvertisedOffer, ...], Field(max_length=MAX_OFFERS)] = ()
     counts: InventoryCounts = InventoryCounts()
 
