@@ -27,6 +27,8 @@ from optimizer.solution import Limit
 SMOOTH = (0.1, 0.6, 0.01, 0.001)
 """How far an ask spreads over pairs, as a share of its best profit: at first, what is kept of it from stage to stage,
 at first with prices from before, and at the least."""
+ENOUGH = 1e-4
+"""A stage at the least smoothing that gains less than this share of the bound is the last."""
 STEPS = (8, 32)
 """Fewest and most steps of one stage …"""
 WORK = 8_000_000
@@ -176,8 +178,11 @@ def clear(
         prices = _descend(market.restricted(near), prices, heat, steps)
         done += steps
         now, rest = whole(prices)
+        gained = bound - now
         if now < bound:
             bound, best, best_rest = now, prices, rest
+        if smooth <= SMOOTH[3] and gained < ENOUGH * abs(bound):
+            break
         smooth = max(smooth * SMOOTH[1], SMOOTH[3])
     return Prices(vector=best, bound=bound, reduced=best_rest, market=market, rounds=done)
 

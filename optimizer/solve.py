@@ -75,7 +75,11 @@ def solve(
     elif problem.aim is Aim.WELFARE and len(pairs) > EXACT:
         found = clear(pairs, lines[0].coefficient, left=left, before=previous.prices if previous else None)
         prices = found.by_limit()
-        best = max((plan, *priced(pairs, found)), key=lines[0].of)
+        best = plan
+        for each in priced(pairs, found):
+            best = max(best, each, key=lines[0].of)
+            if left() <= 0:
+                break
         improvement = Improvement(pairs, lines[0], found, best, found.whole_bound)
         stage = improvement.run(left, effort)
         search.take_over(improvement)

@@ -83,6 +83,8 @@ class Improvement:
 
     def run(self, left: Callable[[], float], effort: Effort) -> str:
         """All means in turn while time lasts; the name of the last."""
+        if self.proved or left() <= 0:
+            return "prices"
         ranked = _ranked(self.pairs, self.prices)
         total, stage = left(), "core"
         core = self._core(ranked)
