@@ -16,7 +16,7 @@ from broker.domain.log import Entry
 from broker.store.engine import Store
 from broker.store.unit import Unit
 
-REMEMBERED = 20_000
+REMEMBERED = 8_000
 POLL_S = 0.25
 _PAGE = 2_000
 

@@ -21,9 +21,10 @@ from broker.wire.leases import DesiredLease, Ending, LeaseBody, LeaseState, Leas
 from broker.wire.offers import InventoryCounts, OfferView
 from broker.wire.requests import CapacityRequest, PlacementView, Reason, RequestView, Step
 
-_BODIES = 4_096
+_BODIES = 512
 _bodies: dict[str, LeaseBody] = {}
-"""Parsed bodies by their text, the oldest first; a text never means anything else."""
+"""Parsed bodies by their text, the oldest first; a text never means anything else. Those of leases that are being made
+are looked at several times within a second; 12 kB each."""
 
 
 def lease_body(text: str) -> LeaseBody:
@@ -39,12 +40,12 @@ def remember(text: str, body: LeaseBody) -> LeaseBody:
     return body
 
 
-@lru_cache(maxsize=4_096)
+@lru_cache(maxsize=1_024)
 def capacity_request(text: str) -> CapacityRequest:
     return CapacityRequest.model_validate_json(text)
 
 
-@lru_cache(maxsize=4_096)
+@lru_cache(maxsize=512)
 def _placement(text: str) -> PlacementView:
     return PlacementView.model_validate_json(text)
 
