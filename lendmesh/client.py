@@ -82,8 +82,8 @@ class Client:
                 await asyncio.sleep(0.2 * attempt)
         raise AssertionError("unreachable")
 
-    async def get(self, model: type[Model], path: str, **query: str) -> Model:
-        return model.model_validate(await self.call("GET", path, query=query))
+    async def get(self, model: type[Model], path: str) -> Model:
+        return model.model_validate(await self.call("GET", path))
 
     async def post(self, model: type[Model], path: str, body: BaseModel | None = None) -> Model:
         return model.model_validate(await self.call("POST", path, body=body))
@@ -91,9 +91,10 @@ class Client:
     async def put(self, model: type[Model], path: str, body: BaseModel) -> Model:
         return model.model_validate(await self.call("PUT", path, body=body))
 
-    async def every(self, model: type[Model], path: str, **query: str) -> list[Model]:
-        """All items of a list, page after page."""
+    async def every(self, model: type[Model], path: str, wanted: Mapping[str, str] | None = None) -> list[Model]:
+        """All items of a list, page after page; ``wanted`` is its filter."""
         items: list[Model] = []
+        query = dict(wanted or {})
         while True:
             page = await self.call("GET", path, query=query)
             items += [model.model_validate(item) for item in page["items"]]

@@ -39,13 +39,18 @@ def read_text(path: str) -> str:
 
 
 def read_mapping(path: str) -> dict[str, Any]:
-    """A YAML or JSON mapping from a file."""
+    """A mapping, YAML or JSON, from a file; of an object of ours (``kind: BurstPolicy``) its spec as a message."""
     try:
         loaded = yaml.safe_load(read_text(path))
     except (yaml.YAMLError, RecursionError) as error:
         raise Failed(f"{path} is neither YAML nor JSON: {error}", code=MISUSED) from error
     if not isinstance(loaded, dict):
         raise Failed(f"{path} must hold a mapping, such as `cluster: a`", code=MISUSED)
+    if str(loaded.get("apiVersion", "")).startswith("lendmesh.dev/"):
+        from clusteragent.camel import snake
+
+        spec: dict[str, Any] = snake(loaded.get("spec") or {})
+        return spec
     return loaded
 
 

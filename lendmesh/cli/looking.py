@@ -14,7 +14,7 @@ from lendmesh.cli.common import client
 async def offers(arguments: argparse.Namespace) -> int:
     query = {key: value for key in ("model", "region") if (value := getattr(arguments, key))}
     async with client(arguments) as broker:
-        views = await broker.every(OfferView, "/v1/offers", **query)
+        views = await broker.every(OfferView, "/v1/offers", query)
     if arguments.output != "table":
         show.emit(views, output=arguments.output)
     elif views:
@@ -27,7 +27,7 @@ async def offers(arguments: argparse.Namespace) -> int:
 async def leases(arguments: argparse.Namespace) -> int:
     query = {"state": arguments.state} if arguments.state else {}
     async with client(arguments) as broker:
-        views = await broker.every(LeaseView, "/v1/leases", **query)
+        views = await broker.every(LeaseView, "/v1/leases", query)
     if arguments.output != "table":
         show.emit(views, output=arguments.output)
     elif views:
