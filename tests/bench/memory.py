@@ -43,8 +43,6 @@ def run(bench: Bench) -> Outcome:
     note_memory(bench, world.pids, "memory")
     notes: list[Note] = bench.shared("memory notes", list)
     agent = next(note for note in notes if note.section == "memory" and note.process == "agent-b")
-    brokers = [note for note in notes if note.process.startswith(BROKER)]
-    most = max(brokers, key=lambda note: note.now)
     return Outcome(
         how=(
             f"Resident memory: of the lender's agent once the broker has heard of all {devices} devices from it; of "
@@ -52,7 +50,7 @@ def run(bench: Bench) -> Outcome:
         ),
         figures=[
             Figure(f"agent at {devices} devices", mebibytes(agent.now), "< 150 MiB", agent.now < AGENT_MOST),
-            Figure("broker, at most", f"{mebibytes(most.now)} ({most.section})", "< 300 MiB", most.now < BROKER_MOST),
+            *_brokers(notes),
         ],
         grids=[
             Grid(
@@ -62,6 +60,19 @@ def run(bench: Bench) -> Outcome:
             )
         ],
     )
+
+
+def _brokers(notes: list[Note]) -> list[Figure]:
+    """The most a broker held at the end of a section: with real clusters, and after thousands of grants."""
+    kinds = (
+        ("of two clusters", [BROKER]),
+        ("after the grants", [note.process for note in notes if " on " in note.process]),
+    )
+    found = []
+    for what, processes in kinds:
+        if held := [note.now for note in notes if note.process in processes]:
+            found.append(Figure(f"broker {what}", mebibytes(max(held)), "< 300 MiB", max(held) < BROKER_MOST))
+    return found
 
 
 def _knows(world: Members, devices: int) -> bool:
