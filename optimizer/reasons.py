@@ -21,7 +21,7 @@ from optimizer.greedy import Plan
 from optimizer.ledger import Ledger, spread
 from optimizer.pairs import SLICE, Pairs
 from optimizer.problem import Aim
-from optimizer.solution import Alternative, Binding, Limit, Lost, Placement, Refusal, Why
+from optimizer.solution import Alternative, Binding, Change, Limit, Lost, Placement, Refusal, Why
 
 CAPACITY = Why.COUNT | Why.NODE | Why.SHARED | Why.BUDGET | Why.QUOTA
 """Predicates that say *not enough*, rather than *not allowed*."""
@@ -59,23 +59,31 @@ def placed(pairs: Pairs, plan: Plan, alternatives: int) -> dict[str, Placement]:
     return answer
 
 
-def refused(pairs: Pairs, plan: Plan) -> dict[str, Refusal]:
-    """A refusal for each ask without a chosen pair, by ask id."""
+def refused(pairs: Pairs, plan: Plan, details: int) -> dict[str, Refusal]:
+    """A refusal for each ask without a chosen pair, by ask id; in full for the first by priority and turn."""
     ledger = _spent(pairs, plan)
     chosen = {int(pairs.ask[pair]) for pair in plan}
-    answer = {}
-    for asks, seen in _slices(pairs, [ask for ask in range(len(pairs.asks)) if ask not in chosen]):
-        removed, only = _removed(seen.why), _only(seen.why)
+    out = [ask for ask in range(len(pairs.asks)) if ask not in chosen]
+    eligible = np.diff(pairs.start).tolist()
+    counts = dict(zip(out, zip(_removed(pairs.why[out]), _only(pairs.why[out]), strict=True), strict=True))
+    turn = sorted(out, key=lambda at: (-pairs.asks[at].priority, pairs.asks[at].created, at))
+    found: dict[int, tuple[tuple[Binding, ...], tuple[Change, ...]]] = {}
+    for asks, seen in _slices(pairs, sorted(turn[:details])):
         for row, ask in enumerate(asks):
-            answer[pairs.asks[ask].id] = Refusal(
-                groups=len(pairs.groups),
-                eligible=int((seen.why[row] == 0).sum()),
-                removed=removed[row],
-                only=only[row],
-                binding=_binding(pairs, ledger, seen, row, ask),
-                changes=changes(pairs, ledger, seen, row, ask, only[row]),
-            )
-    return answer
+            alone = counts[ask][1]
+            found[ask] = _binding(pairs, ledger, seen, row, ask), changes(pairs, ledger, seen, row, ask, alone)
+    return {
+        pairs.asks[ask].id: Refusal(
+            groups=len(pairs.groups),
+            eligible=eligible[ask],
+            removed=counts[ask][0],
+            only=counts[ask][1],
+            binding=found[ask][0] if ask in found else (),
+            changes=found[ask][1] if ask in found else (),
+            detailed=ask in found,
+        )
+        for ask in out
+    }
 
 
 def _slices(pairs: Pairs, asks: list[int]) -> list[tuple[list[int], Verdicts]]:

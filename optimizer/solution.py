@@ -176,6 +176,8 @@ class Refusal:
     """Single predicate → how many groups it alone removed: what lifting it would bring back."""
     binding: tuple[Binding, ...]
     changes: tuple[Change, ...]
+    detailed: bool = True
+    """Whether ``binding`` and ``changes`` were looked for; ``solve`` does so for the first ``details`` requests."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

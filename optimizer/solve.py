@@ -42,6 +42,7 @@ def solve(
     workers: int = 1,
     deterministic_limit: float | None = None,
     alternatives: int = 20,
+    details: int = 2_000,
     previous: Solution | None = None,
     stopwatch: Callable[[], float] = time.monotonic,
 ) -> Solution:
@@ -49,8 +50,9 @@ def solve(
 
     The same problem and seed give the same plan as long as the time limit does not cut the search short; with
     ``deterministic_limit`` (the solver's own unit, about a second) below it, also where it does. More than one worker
-    trades that for speed. ``alternatives`` is how many other groups each placement tells about. ``previous``, the
-    solution of a similar problem, gives its placements (where they are still possible) and its prices as a start.
+    trades that for speed. ``alternatives`` is how many other groups each placement tells about, ``details`` for how
+    many refused requests it is worked out what would help. ``previous``, the solution of a similar problem, gives its
+    placements (where they are still possible) and its prices as a start.
 
     Raises ``OutOfRange`` for a time limit that is not a positive number.
     """
@@ -59,7 +61,7 @@ def solve(
     began = stopwatch()
 
     # Reasons take time too, about so much of it; a plan nobody can explain in time is late.
-    reserve = min(time_limit_s / 3, len(problem.asks) * (2e-4 + len(problem.groups) * 5e-7))
+    reserve = min(time_limit_s / 3, min(len(problem.asks), details) * (2e-4 + len(problem.groups) * 5e-7))
 
     def left() -> float:
         return time_limit_s - reserve - (stopwatch() - began)
@@ -97,7 +99,7 @@ def solve(
     return Solution(
         status=Status.OPTIMAL if all(goal.gap == 0 for goal in reached) else Status.FEASIBLE,
         placements=placements,
-        unplaced=refused(pairs, search.plan),
+        unplaced=refused(pairs, search.plan, details),
         goals=reached,
         cost_micros=sum(placement.cost_micros for placement in placements.values()),
         prices=prices,

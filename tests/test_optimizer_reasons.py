@@ -156,6 +156,14 @@ def test_a_budget_that_others_use_up_is_named_with_what_is_missing() -> None:
     }
 
 
+def test_only_the_first_in_turn_are_told_what_would_help_where_there_are_too_many() -> None:
+    asks = (ask("low", 9), ask("late", 9, priority=1, created=2), ask("early", 9, priority=1, created=1))
+    unplaced = answer(Problem(groups=(group("g", 8),), asks=asks), details=2).unplaced
+    assert {name: each.detailed for name, each in unplaced.items()} == {"low": False, "late": True, "early": True}
+    assert [bool(unplaced[name].changes) for name in ("early", "late", "low")] == [True, True, False]
+    assert unplaced["low"].removed == unplaced["early"].removed == {Why.COUNT: 1}
+
+
 def test_every_reason_has_words() -> None:
     for bit in Why:
         assert sentence(bit)
