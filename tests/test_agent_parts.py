@@ -359,3 +359,18 @@ def test_a_kubeconfig_for_a_borrower_names_data_only() -> None:
     only_data(config)
     assert config["users"][0]["user"] == {"token": "a: 'b'\n#"}
     assert base64.b64decode(config["clusters"][0]["cluster"]["certificate-authority-data"]) == b"-----BEGIN"
+
+
+async def test_patient_calls_get_a_turn_while_urgent_ones_keep_coming() -> None:
+    slots, order = Slots(1), []
+
+    async def call(name: str, priority: int) -> None:
+        async with slots.turn(priority):
+            order.append(name)
+
+    async with slots.turn(0):
+        tasks = [asyncio.create_task(call("urgent", 1)) for _ in range(20)]
+        tasks.append(asyncio.create_task(call("patient", 5)))
+        await asyncio.sleep(0)
+    await asyncio.gather(*tasks)
+    assert "patient" in order[:5]
