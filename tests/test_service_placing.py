@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 from structlog.testing import capture_logs
 
 from broker.domain.errors import BadSelector, BadTerms, BudgetExhausted, NotFound, OwnedByObject
@@ -16,7 +17,7 @@ from broker.store.unit import Unit
 from broker.wire.agents import BurstPolicyReport
 from broker.wire.burst import BurstPolicySpec
 from broker.wire.devices import Confidential, Kind
-from broker.wire.leases import Renewal
+from broker.wire.leases import LeaseView, Renewal
 from broker.wire.requests import RequestState, RequestView, Step
 from optimizer.problem import Problem
 from optimizer.solution import Solution
@@ -99,6 +100,27 @@ async def test_the_cheaper_offer_wins_and_the_other_says_why_it_lost(here: World
     assert view.placement.solver["gap"] == 0.0
     lease = (await here.broker.leases(ADMIN)).items[0]
     assert lease.price.amount == 2_100_000
+
+
+async def test_what_costs_millions_can_be_asked_for_and_read(here: World) -> None:
+    """1,024 devices for a month at an ordinary price: nearly two million dollars."""
+    lender, borrower = await pair(here, offer(devices(*(f"n{at}" for at in range(128))), max_duration="40d"))
+    dear = await here.agent("c")
+    await dear.advertise(offer(devices("n1"), unit=8, price="10000.00"))
+    month = wish(count=1_024, duration="30d", total_cap={"amount": "2000000.00"})
+    placed = await here.submitted(borrower.principal, month)
+    assert placed.placement is not None
+    assert placed.placement.cost.amount == 1_024 * 720 * 2_000_000
+    await lender.say("held")
+    assert placed.lease is not None
+    told = (await here.broker.lease(ADMIN, placed.lease)).model_dump_json()
+    assert LeaseView.model_validate_json(told).cost == placed.placement.cost
+
+
+def test_a_price_that_can_only_be_a_mistake_is_refused() -> None:
+    assert offer(devices("n1"), price="10000.00").price.micros == 10_000_000_000
+    with pytest.raises(ValidationError, match="is the unit right"):
+        offer(devices("n1"), price="10000.01")
 
 
 async def test_a_selector_means_what_it_means_to_kubernetes(here: World) -> None:

@@ -4,8 +4,10 @@ from decimal import Decimal, InvalidOperation
 from functools import lru_cache
 
 MICROS = 1_000_000
-LARGEST = Decimal(1_000_000)
-"""US dollars. A price above a million an hour is a mistake, not a price."""
+LARGEST = Decimal(1_000_000_000)
+"""US dollars: the largest sum. A thousand devices for a month cost more than a million."""
+DEAREST_MICROS = 10_000 * MICROS
+"""µUSD per device-hour. Above it a price is a mistake (of the unit, mostly), and the optimizer doesn't count so far."""
 
 
 def to_micros(amount: Decimal | str) -> int:

@@ -22,7 +22,7 @@ from pydantic import (
 )
 
 from broker.kit.durations import format_duration, parse_duration
-from broker.kit.money import from_micros, to_micros
+from broker.kit.money import DEAREST_MICROS, from_micros, to_micros
 
 
 class Inbound(BaseModel):
@@ -93,6 +93,19 @@ class Price(Inbound):
     def micros(self) -> int:
         """Micro-dollars per device-hour."""
         return self.amount
+
+
+def _likely(value: Price) -> Price:
+    if value.amount > DEAREST_MICROS:
+        raise ValueError(
+            f"{from_micros(value.amount):,} USD for one device and hour is more than "
+            f"{from_micros(DEAREST_MICROS):,}, above which it is a mistake; is the unit right?"
+        )
+    return value
+
+
+AskedPrice = Annotated[Price, AfterValidator(_likely)]
+"""What a lender asks."""
 
 
 class Money(Inbound):

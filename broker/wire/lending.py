@@ -8,7 +8,7 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from broker.wire.base import Cel, Duration, Inbound, Name, Price
+from broker.wire.base import AskedPrice, Cel, Duration, Inbound, Name
 from broker.wire.devices import DriverName, Place
 
 
@@ -31,7 +31,7 @@ class LendingRule(Inbound):
     """CEL over ``device``, as in a DeviceClass."""
     lend: bool = True
     """False: these devices are never lent."""
-    price: Price | None = None
+    price: AskedPrice | None = None
     """Needed where lend is true."""
     keep_back: KeepBack = KeepBack()
     max_duration: Duration = 86_400

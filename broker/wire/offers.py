@@ -5,7 +5,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from broker.wire.base import Duration, Inbound, Instant, Name, Outbound, Price
+from broker.wire.base import AskedPrice, Duration, Inbound, Instant, Name, Outbound, Price
 from broker.wire.devices import Confidential, Excluded, Kind, OfferedDevice, Place
 
 MAX_DEVICES_AN_OFFER = 16_384
@@ -33,7 +33,7 @@ class AdvertisedOffer(Inbound):
     policy: Name
     """The LendingPolicy it comes from."""
     kind: Kind
-    price: Price
+    price: AskedPrice
     terms: Terms
     place: Place = Place()
     confidential: Confidential = Confidential()
