@@ -49,7 +49,7 @@ async def race(here: World, brokers: list[Broker]) -> list[Round]:
         plan = broker.plan([opened[number]], snapshot, policies, spent)
         grants, others = broker.sort_out([opened[number]], plan, snapshot)
         assert len(grants) == 1
-        return await broker.store.write(lambda unit: broker.commit(unit, grants, others, snapshot, policies))
+        return await broker.store.write(lambda unit: broker.commit(unit, grants, others, snapshot))
 
     return list(await asyncio.gather(*(client(number) for number in range(CLIENTS))))
 

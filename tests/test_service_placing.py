@@ -11,8 +11,9 @@ from pydantic import ValidationError
 from structlog.testing import capture_logs
 
 from broker.domain.errors import BadSelector, BadTerms, BudgetExhausted, NotFound, OwnedByObject
+from broker.domain.lease import Lease
 from broker.domain.placing import Lot, Shelf
-from broker.service.placing import Round
+from broker.service.placing import Grant, Round
 from broker.store.unit import Unit
 from broker.wire.agents import BurstPolicyReport
 from broker.wire.burst import BurstPolicySpec
@@ -88,6 +89,15 @@ async def test_a_cluster_never_borrows_from_itself(here: World) -> None:
 async def test_a_tenant_that_a_lender_does_not_admit_gets_nothing_of_it(here: World) -> None:
     await pair(here, offer(devices("n1"), allowed_borrowers=["team-z"]))
     assert "tenant" in why(await answer(here))
+
+
+async def test_the_reasons_for_a_placement_name_no_offer_that_is_not_there_for_the_tenant(here: World) -> None:
+    await pair(here)
+    other = await here.agent("c")
+    await other.advertise(offer(devices("m1"), name="secret", price="2.50", allowed_borrowers=["team-z"]))
+    placed = (await answer(here)).placement
+    assert placed is not None
+    assert [each.cluster for each in placed.alternatives] == []
 
 
 async def test_the_cheaper_offer_wins_and_the_other_says_why_it_lost(here: World) -> None:
@@ -239,8 +249,8 @@ async def test_a_lease_is_never_granted_twice_for_one_request(here: World) -> No
     opened, snapshot, policies, spent = await here.store.read(here.broker.look)
     plan = here.broker.plan(opened, snapshot, policies, spent)
     grants, others = here.broker.sort_out(opened, plan, snapshot)
-    first = await here.store.write(lambda unit: here.broker.commit(unit, grants, others, snapshot, policies))
-    second = await here.store.write(lambda unit: here.broker.commit(unit, grants, others, snapshot, policies))
+    first = await here.store.write(lambda unit: here.broker.commit(unit, grants, others, snapshot))
+    second = await here.store.write(lambda unit: here.broker.commit(unit, grants, others, snapshot))
     assert (len(first.placed), second.placed, len(second.lost)) == (1, [], 1)
     assert len((await here.broker.leases(user)).items) == 1
 
@@ -282,6 +292,25 @@ async def test_a_request_that_breaks_the_solver_stops_no_other(here: World) -> N
     assert {line["event"] for line in said} >= {"solve failed"}
     here.broker.solve = honest
     assert (await here.broker.place()).placed == [made[2].id]
+
+
+async def test_a_grant_that_cannot_be_written_stops_no_other(here: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    await pair(here)
+    user = await here.user("team-a")
+    bad, good = [(await here.broker.submit(user, wish())).id for _ in range(2)]
+    make = here.broker._lease
+
+    def poisoned(grant: Grant, *rest: Any, **more: Any) -> Lease:
+        if grant.request.id == bad:
+            raise OverflowError("no database can keep this")
+        return make(grant, *rest, **more)
+
+    monkeypatch.setattr(here.broker, "_lease", poisoned)
+    with capture_logs() as logs:
+        done = await here.broker.place()
+    assert (done.placed, done.again) == ([good], False)
+    assert "grant failed" in [line["event"] for line in logs]
+    assert (await here.broker.request(user, bad)).state is RequestState.OPEN
 
 
 async def test_a_borrower_whose_agent_is_silent_gets_no_new_leases(here: World) -> None:
@@ -461,15 +490,15 @@ async def test_racing_requests_never_overspend_a_budget(here: World) -> None:
     for request in opened:  # each alone with the same stale sum, but on devices of its own
         plan = here.broker.plan([request], snapshot, policies, spent)
         grants, _ = here.broker.sort_out([request], plan, snapshot)
-        done = await here.store.write(partial(_committed, here, grants, snapshot, policies))
+        done = await here.store.write(partial(_committed, here, grants, snapshot))
         lost += done.lost
         snapshot = replace(snapshot, taken=snapshot.taken | set(grants[0].choice.refs))
     assert lost == [opened[1].id]
     assert (await here.broker.burst_policy(user, "a", "nights")).status.spend.committed == 16_000_000
 
 
-def _committed(here: World, grants: Any, snapshot: Any, policies: Any, unit: Unit) -> Round:
-    return here.broker.commit(unit, grants, [], snapshot, policies)
+def _committed(here: World, grants: Any, snapshot: Any, unit: Unit) -> Round:
+    return here.broker.commit(unit, grants, [], snapshot)
 
 
 async def test_a_policys_limits_hold_for_whoever_spends_from_it(here: World) -> None:
@@ -478,11 +507,45 @@ async def test_a_policys_limits_hold_for_whoever_spends_from_it(here: World) -> 
     await here.broker.put_burst_policy(user, "a", "nights", policy(where={"regions": ["us-east"]}))
     view = await answer(here, policy="nights")
     assert "region" in why(view)
-    with pytest.raises(BadTerms, match="allows 7200 s at most"):
+    with pytest.raises(BadTerms, match="allows 2h at most, and 3h were"):
         await here.broker.submit(user, wish(policy="nights", duration="3h"))
     await here.broker.put_burst_policy(user, "a", "nights", policy(suspended=True))
     with pytest.raises(BadTerms, match="suspended"):
         await here.broker.submit(user, wish(policy="nights"))
+
+
+async def test_who_spends_from_a_policy_names_no_tiers_of_their_own(here: World) -> None:
+    await pair(here)
+    user = await here.user("team-a")
+    await here.broker.put_burst_policy(user, "a", "nights", policy())
+    own = [{"name": "mine", "price_cap": {"amount": "900.00"}}]
+    with pytest.raises(BadTerms, match="leave out either"):
+        await here.broker.submit(user, wish(policy="nights", price_cap=None, tiers=own))
+
+
+@pytest.mark.parametrize("how", ["removed", "suspended"])
+async def test_a_request_whose_policy_pays_no_more_is_not_placed_at_any_price(here: World, how: str) -> None:
+    """Its caps and its budget were the policy's: without it there would be none."""
+    lender, _ = await here.agent("b"), await here.agent("a")
+    user = await here.user("team-a")
+    await here.broker.put_burst_policy(user, "a", "nights", policy(budget={"amount": "20.00"}))
+    asked = await here.submitted(user, wish(policy="nights", price_cap=None))
+    await lender.advertise(offer(devices("n1")))
+    opened, snapshot, policies, spent = await here.store.read(here.broker.look)
+    plan = here.broker.plan(opened, snapshot, policies, spent)
+    grants, _ = here.broker.sort_out(opened, plan, snapshot)
+    if how == "removed":
+        await here.broker.delete_burst_policy(user, "a", "nights")
+    else:
+        await here.broker.put_burst_policy(user, "a", "nights", policy(suspended=True))
+
+    done = await here.store.write(partial(_committed, here, grants, snapshot))
+    assert (done.placed, done.lost) == ([], [asked.id]), "planned before, too late to be written"
+    await lender.advertise(offer(devices("n1"), price="900.00"))
+    await here.broker.place()
+    now = await here.broker.request(user, asked.id)
+    assert (now.state, why(now)) == (RequestState.OPEN, {"policy"})
+    assert "removed or suspended" in now.message
 
 
 async def test_policies_that_are_objects_follow_their_objects(here: World) -> None:

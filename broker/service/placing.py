@@ -24,7 +24,7 @@ from broker.domain.request import Request
 from broker.service import reasons, views
 from broker.service.market import Snapshot
 from broker.service.moves import Moves, about
-from broker.service.translate import budget_id, budget_of, policy_spec, want
+from broker.service.translate import budget_id, budget_of, pays, policy_spec, want
 from broker.store.leases import month_of
 from broker.store.unit import Unit
 from broker.wire.base import price
@@ -78,7 +78,7 @@ class Placing(Moves):
             sorted_out = [await asyncio.to_thread(self.sort_out, part, plan, snapshot) for part, plan in plans]
             grants = [grant for some, _ in sorted_out for grant in some]
             others = [other for _, some in sorted_out for other in some]
-            done = await self.store.write(lambda unit: self.commit(unit, grants, others, snapshot, policies))
+            done = await self.store.write(lambda unit: self.commit(unit, grants, others, snapshot))
         finally:
             self.solving = set()
         done.open = len(opened)
@@ -140,6 +140,8 @@ class Placing(Moves):
                 continue
             body = views.capacity_request(request.body)
             policy = policies.get((request.cluster, request.policy)) if request.policy else None
+            if request.policy and not pays(policy):
+                continue
             spec = None if policy is None else policy_spec(policy.spec)
             matched = self.market.match(lots, driver=body.devices.driver, selector=body.devices.selector)
             wanted = want(request, body, spec, matched=matched)
@@ -182,6 +184,9 @@ class Placing(Moves):
         refusal = plan.solution.unplaced.get(request.id)
         if refusal is None:
             cluster = snapshot.clusters.get(request.cluster)
+            if request.policy and self._may_borrow(request, snapshot):
+                text = f"Burst policy {request.policy} was removed or suspended, so nobody pays for this."
+                return reasons.dump([Reason(reason="policy", detail=text)]), text
             text = cluster.why if cluster is not None else "The borrower's cluster is not a member any more."
             return reasons.dump([Reason(reason="borrower", detail=text)]), text
         return reasons.dump(reasons.reasons(refusal, snapshot.shown)), reasons.message(refusal)
@@ -194,22 +199,25 @@ class Placing(Moves):
         grants: Sequence[Grant],
         others: Sequence[tuple[Request, Request]],
         snapshot: Snapshot,
-        policies: Mapping[tuple[str, str], Policy],
     ) -> Round:
         """Write what was decided, as far as it still holds."""
         done = Round()
         try:
             with unit.attempt():
-                self._grant(unit, grants, snapshot, policies)
+                self._grant(unit, grants, snapshot)
             done.placed = [grant.request.id for grant in grants]
-        except _LOST:
+        except Exception as error:
+            if not isinstance(error, _LOST):
+                _log.exception("grants failed together", requests=[grant.request.id for grant in grants][:20])
             for grant in grants:
                 try:
                     with unit.attempt():
-                        self._grant(unit, [grant], snapshot, policies)
+                        self._grant(unit, [grant], snapshot)
                     done.placed.append(grant.request.id)
                 except _LOST:
                     done.lost.append(grant.request.id)
+                except Exception:  # what can't be written stops nobody else; it stays open and is tried again later
+                    _log.exception("grant failed", request=grant.request.id)
         for before, after in others:
             try:
                 with unit.attempt():
@@ -220,13 +228,7 @@ class Placing(Moves):
                 done.refused.append(before.id)
         return done
 
-    def _grant(
-        self,
-        unit: Unit,
-        grants: Sequence[Grant],
-        snapshot: Snapshot,
-        policies: Mapping[tuple[str, str], Policy],
-    ) -> list[Lease]:
+    def _grant(self, unit: Unit, grants: Sequence[Grant], snapshot: Snapshot) -> list[Lease]:
         """RESERVED, all or none: fences, lease rows, device rows under the unique index, log, requests."""
         if not grants:
             return []
@@ -237,7 +239,7 @@ class Placing(Moves):
             lease = self._lease(grant, snapshot, fence=fences.next(grant.choice.lot.cluster))
             revision = unit.log.add("lease.reserved", at=now, subject=BROKER, **about(lease))
             new.append((replace(lease, revision=revision), grant.choice.refs))
-        self._must_hold(unit, [lease for lease, _ in new], policies)
+        self._must_hold(unit, [lease for lease, _ in new])
         unit.leases.reserve(new, self.rules)
         changes = [
             (grant.request, grant.request.placed(lease=lease.id, placement=grant.placement, now=now))
@@ -289,15 +291,17 @@ class Placing(Moves):
         )
         return lease.reserved(fence=fence, now=self.now(), rules=self.rules)
 
-    def _must_hold(self, unit: Unit, leases: Iterable[Lease], policies: Mapping[tuple[str, str], Policy]) -> None:
+    def _must_hold(self, unit: Unit, leases: Iterable[Lease]) -> None:
         worst: dict[tuple[str, str], int] = {}
         for lease in leases:
             if lease.policy is not None:
                 key = (lease.borrower, lease.policy)
                 worst[key] = worst.get(key, 0) + lease.cost_micros
         for (cluster, name), more in worst.items():
-            policy = policies.get((cluster, name))
-            budget = None if policy is None else budget_of(policy_spec(policy.spec))
+            policy = unit.policies.find(cluster, name)
+            if not pays(policy):
+                raise StaleVersion("burst policy", f"{cluster}/{name}")
+            budget = budget_of(policy_spec(policy.spec))
             spent = unit.leases.spent(cluster=cluster, policy=name, month=month_of(self.now()))
             if budget is not None and spent + more > budget:
                 raise BudgetExhausted(f"The budget of burst policy {name} can't hold the worst case.")

@@ -29,7 +29,7 @@ def placement_view(choice: Choice, plan: Plan, shown: Mapping[str, Shown]) -> Pl
             detail=_capital(sentence(other.why) if other.lost is Lost.INELIGIBLE else sentence(other.lost)),
         )
         for other in placement.considered
-        if other.group in shown
+        if other.group in shown and Why.TENANT not in other.why  # an offer that isn't open to them isn't there
     ]
     tiers = choice.want.tiers
     return PlacementView(

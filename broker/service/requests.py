@@ -11,6 +11,7 @@ from broker.domain.errors import BadTerms, NotFound
 from broker.domain.lease import Ending, Lease, State
 from broker.domain.offer import Policy
 from broker.domain.request import Request, RequestState
+from broker.kit.durations import format_duration
 from broker.service import selectors, views
 from broker.service.answers import Page
 from broker.service.core import page_limit, read_cursor
@@ -187,8 +188,14 @@ def _check_terms(body: CapacityRequest, policy: Policy | None) -> None:
         raise BadTerms(
             f"Burst policy {policy.name} is suspended.", errors=[{"pointer": "/policy", "detail": "suspended"}]
         )
+    if body.tiers:
+        raise BadTerms(
+            f"Burst policy {policy.name} says which tiers there are: leave out either tiers or policy.",
+            errors=[{"pointer": "/tiers", "detail": "are the policy's to name"}],
+        )
     if body.duration > spec.max_duration:
         raise BadTerms(
-            f"Burst policy {policy.name} allows {spec.max_duration} s at most, and {body.duration} s were asked for.",
+            f"Burst policy {policy.name} allows {format_duration(spec.max_duration)} at most, "
+            f"and {format_duration(body.duration)} were asked for.",
             errors=[{"pointer": "/duration", "detail": "longer than the policy's max_duration"}],
         )

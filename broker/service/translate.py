@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import lru_cache
+from typing import TypeGuard
 
+from broker.domain.offer import Policy
 from broker.domain.placing import Limits, Want
 from broker.domain.request import Request
 from broker.wire.burst import BurstPolicySpec
@@ -23,6 +25,11 @@ def budget_of(spec: BurstPolicySpec) -> int | None:
     return None if spec.budget is None else spec.budget.amount
 
 
+def pays(policy: Policy | None) -> TypeGuard[Policy]:
+    """Whether it is there and not suspended: without it a request that left its caps to it would have none."""
+    return policy is not None and not policy_spec(policy.spec).suspended
+
+
 def budget_id(cluster: str, policy: str) -> str:
     return f"{cluster}/{policy}"
 
@@ -31,7 +38,7 @@ def want(
     request: Request, body: CapacityRequest, spec: BurstPolicySpec | None, *, matched: frozenset[str] | None
 ) -> Want:
     """The request as the placing sees it; where a burst policy pays, its limits hold beside the request's own."""
-    tiers = body.tiers or (spec.tiers if spec is not None else ())
+    tiers = body.tiers if spec is None else spec.tiers
     limits = _limits(body.where, body.price_cap.micros if body.price_cap else None)
     confidential = body.confidential
     budget = None
