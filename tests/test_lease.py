@@ -221,6 +221,15 @@ def test_an_orphan_whose_lender_is_back_goes_on_unless_its_end_has_come() -> Non
     assert drained.resumed(now=NOW).state is State.DRAINING
 
 
+def test_a_reclaims_notice_outlives_its_lenders_silence() -> None:
+    orphan = active().reclaimed(now=NOW, message="home work").lost()
+    assert orphan.drain_from is not None
+    back = orphan.resumed(now=orphan.drain_from - timedelta(seconds=1))
+    assert (back.state, back.drain_from) == (State.ACTIVE, orphan.drain_from)
+    late = orphan.resumed(now=orphan.drain_from)
+    assert (late.state, late.ending) == (State.DRAINING, Ending.RECLAIMED)
+
+
 def test_a_lender_that_gave_up_by_itself_ends_the_lease_in_one_word() -> None:
     lease = active()
     assert lease.expires_at is not None

@@ -283,8 +283,9 @@ class Lease:
         """The lender is back and still lends: go on, or drain where the end has come in the meantime."""
         if self.state is not State.ORPHANED:
             raise IllegalTransition(self.id, self.state.value, Event.RESUME.value)
-        if self.ending is None and self.expires_at is not None and now < self.expires_at:
-            return self.apply(Event.RESUME)
+        ends = [end for end in (self.expires_at, self.drain_from) if end is not None]
+        if self.draining_at is None and self.expires_at is not None and now < min(ends):
+            return self.apply(Event.RESUME)  # a reclaim's notice goes on, too: it was promised in the terms
         return self.drained(now=now, ending=Ending.EXPIRED if self.active_at else Ending.TIMED_OUT)
 
     def quarantined(self, *, now: datetime) -> Lease:
