@@ -18,6 +18,7 @@ from broker.kit.jose import SealingKey, SigningKey
 from broker.service import secret
 from broker.wire.access import JoinTokenRequest, Scope, TokenRequest
 from broker.wire.agents import Join
+from broker.wire.burst import BurstPolicySpec
 from broker.wire.leases import Reclaim, Renewal, Revocation
 from tests.world import ADMIN, World, devices, offer, pair, wish
 
@@ -132,6 +133,14 @@ async def test_a_key_under_which_anything_verifies_cannot_enrol(here: World) -> 
         await here.broker.join(body.model_copy(update={"signing_key": private}))
 
 
+async def test_a_key_to_which_nothing_can_be_sealed_cannot_enrol(here: World) -> None:
+    made = await here.broker.create_join_token(ADMIN, JoinTokenRequest(cluster="x", tenant="team-x"))
+    zero = {"kty": "OKP", "crv": "X25519", "x": "A" * 43}
+    body = Join(token=made.secret, cluster="x", signing_key=SigningKey.generate().public_jwk(), sealing_key=zero)
+    with pytest.raises(UntrustedMessage, match="small order"):
+        await here.broker.join(body)
+
+
 async def test_a_cluster_that_joins_again_has_new_keys_and_the_old_ones_are_worth_nothing(here: World) -> None:
     old = await here.agent("a")
     new = await here.agent("a")
@@ -173,6 +182,41 @@ async def test_what_a_removed_lender_had_only_promised_is_looked_for_elsewhere(h
     await here.broker.remove_cluster(ADMIN, "a")
     assert [each.want for each in await other.desired()] == ["gone"]
     assert (await here.broker.request(user, asked.id)).state == "Closed"
+
+
+async def test_what_a_removed_cluster_asked_for_is_cancelled_even_where_it_was_just_being_placed(here: World) -> None:
+    lender, _ = await here.agent("b"), await here.agent("a")
+    user = await here.user("team-a")
+    asked = await here.submitted(user, wish())
+    await lender.advertise(offer(devices("n1")))
+    opened, snapshot, policies, spent = await here.store.read(here.broker.look)
+    plan = here.broker.plan(opened, snapshot, policies, spent)
+    grants, others = here.broker.sort_out(opened, plan, snapshot)
+    await here.broker.remove_cluster(ADMIN, "a")
+    done = await here.store.write(lambda unit: here.broker.commit(unit, grants, others, snapshot))
+    assert (len(grants), done.placed) == (1, [])
+    view = await here.broker.request(user, asked.id)
+    assert (view.state, view.message) == ("Cancelled", "Cluster a was removed from the federation.")
+
+
+async def test_a_name_that_goes_to_another_tenant_takes_nothing_of_the_first_along(here: World) -> None:
+    lender, borrower = await pair(here)
+    user = await here.user("team-a")
+    tiers = [{"name": "any", "price_cap": {"amount": "3.00"}}]
+    await here.broker.put_burst_policy(user, "a", "nights", BurstPolicySpec.model_validate({"tiers": tiers}))
+    asked = await here.submitted(user, wish())
+    lease = await here.lend(lender, borrower)
+    await here.broker.remove_cluster(ADMIN, "a")
+    new = await here.agent("a", tenant="team-z")
+    for call in (
+        here.broker.request(new.principal, asked.id),
+        here.broker.lease(new.principal, lease),
+        here.broker.burst_policy(user, "a", "nights"),
+        here.broker.burst_policy(new.principal, "a", "nights"),
+    ):
+        with pytest.raises(NotFound):
+            await call
+    assert (await here.broker.lease(user, lease)).borrower == "a", "its own tenant still sees it"
 
 
 async def test_what_is_anothers_is_not_there_whatever_one_asks_of_it(here: World) -> None:

@@ -45,9 +45,9 @@ class Principal:
         """Whether an object of these tenants (and, for an agent, these clusters) is theirs to see."""
         if self.admin:
             return True
-        if self.cluster is not None:
-            return self.cluster in clusters
-        return self.tenant in tenants
+        if self.cluster is not None and self.cluster not in clusters:
+            return False
+        return self.tenant in tenants  # an agent's, too: its cluster's name may have been another tenant's before
 
     def must_see(self, what: str, name: str, *, tenants: tuple[str, ...], clusters: tuple[str, ...] = ()) -> None:
         """``NotFound`` unless ``sees``."""

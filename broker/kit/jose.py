@@ -133,6 +133,11 @@ def check_public_jwk(jwk: Mapping[str, Any], *, crv: str) -> dict[str, Any]:
         raise BadKey(f"x is not a public key on curve {crv}") from error
     if crv == "Ed25519" and raw in _SMALL_ORDER:
         raise BadKey("this point has a small order: any message would verify under it")
+    if crv == "X25519":
+        try:
+            seal(b"", to={"kty": "OKP", "crv": crv, "x": str(jwk["x"])})
+        except ValueError as error:  # RFC 7748 §6.1: the shared secret would be all zeros
+            raise BadKey("this point has a small order: nothing can be sealed to it") from error
     return dict(key.as_dict(private=False))
 
 

@@ -238,6 +238,9 @@ class Access(Core):
         elif there.revoked_at is None and there.tenant != token.tenant:
             raise AlreadyThere(f"Cluster {body.cluster} belongs to another tenant; remove it first.")
         else:
+            if there.tenant != token.tenant:
+                for policy in unit.policies.of(body.cluster):  # another tenant's: neither to see nor to spend from
+                    unit.policies.drop(policy.cluster, policy.name)
             # New keys: messages signed by the old ones are worth nothing, so their numbers need not be remembered.
             unit.clusters.set(
                 body.cluster,

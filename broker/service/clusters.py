@@ -37,7 +37,8 @@ class Clusters(Moves):
         return _view(row, counts)
 
     async def remove_cluster(self, p: Principal, name: str) -> ClusterView:
-        """It is a member no more, from this moment: its credential is void, its offers go, its leases are ended.
+        """It is a member no more, from this moment: its credential is void, its offers go, what it asked for is
+        cancelled, its leases are ended.
 
         What it lent stays unavailable until its devices are proved idle, which only a cluster that joins again can do.
         """
@@ -53,6 +54,9 @@ class Clusters(Moves):
                 )
                 self._withdraw(unit, name, p.subject)
                 text = f"Cluster {name} was removed from the federation."
+                asked = [request for request in unit.requests.open() if request.cluster == name]
+                cancelled = [(request, request.cancelled(now=now, message=text)) for request in asked]
+                self.save_requests(unit, cancelled, by=p.subject)
                 ends = [lease for lease in unit.leases.live_of(name) if lease.can(Event.DRAIN)]
                 self.move(
                     unit,
