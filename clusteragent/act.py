@@ -13,7 +13,7 @@ import structlog
 
 from broker.kit.clock import Clock
 from broker.kit.jose import BadSignature, SealingKey, seal
-from clusteragent import borrow, holding, lend
+from clusteragent import borrow, holding, lender
 from clusteragent.actions import (
     Action,
     Allocate,
@@ -50,7 +50,7 @@ from clusteragent.uplink import Refused, Uplink
 
 TRIES = 20
 """Attempts at an update that somebody else's update overtook; controllers write a claim's status too."""
-Memory = lend.Memory | borrow.Memory
+Memory = lender.Memory | borrow.Memory
 log = structlog.get_logger("agent")
 
 
@@ -84,7 +84,7 @@ class Hands:
             return
         if isinstance(action, Rest):
             self._rest(action.devices)
-            if isinstance(memory, lend.Memory):
+            if isinstance(memory, lender.Memory):
                 memory.owes_rest = False
             return
         if isinstance(action, GiveBack):
@@ -102,7 +102,7 @@ class Hands:
                     if not isinstance(memory, borrow.Memory):
                         raise
                     memory.refused = f"the borrower's cluster has no place for it: {error.message}"[:500]
-                if isinstance(memory, lend.Memory):
+                if isinstance(memory, lender.Memory):
                     memory.created.add((action.kind.plural, action.obj["metadata"]["name"]))
             case Delete():
                 await self._delete(action)
@@ -123,10 +123,10 @@ class Hands:
                     memory.serial = action.serial
             case Fence():
                 await self._fences.remember(action.fences)
-                if isinstance(memory, lend.Memory):
+                if isinstance(memory, lender.Memory):
                     memory.fenced = True
             case Issue():
-                if isinstance(memory, lend.Memory):
+                if isinstance(memory, lender.Memory):
                     await self._issue(action, memory)
             case _:
                 raise TypeError(f"nobody knows how to do {type(action).__name__}")
@@ -188,7 +188,7 @@ class Hands:
             return
         raise TimeoutError(f"claim {namespace}/{name} changes faster than it can be updated")
 
-    async def _issue(self, action: Issue, memory: lend.Memory) -> None:
+    async def _issue(self, action: Issue, memory: lender.Memory) -> None:
         life = self._settings.credential
         token = await self._kube.token(action.namespace, holding.ACCOUNT, seconds=life)
         config = kubeconfig(

@@ -14,7 +14,7 @@ import structlog
 
 from broker.kit.clock import Clock, utc_now
 from broker.wire.devices import Place
-from clusteragent import lend
+from clusteragent import lender
 from clusteragent.act import Hands
 from clusteragent.advertise import Advertiser
 from clusteragent.cache import Cache
@@ -176,7 +176,7 @@ class Agent:
             observer=observer,
             hands=hands,
             fences=fences,
-            terms=lend.Terms(
+            terms=lender.Terms(
                 skew=settings.skew,
                 drain=settings.drain,
                 keep_pod=await self._must_keep_pod() if keep_pod is None else keep_pod,

@@ -15,7 +15,8 @@ from clusteragent.actions import Action, Allocate, Create, Delete, GiveBack, Let
 from clusteragent.cache import uid_of
 from clusteragent.expiry import Now
 from clusteragent.kube.interface import DEVICE_LEASES, RESOURCE_CLAIMS, SECRETS, Obj
-from clusteragent.lend import Wish, lent_status
+from clusteragent.lend import lent_status
+from clusteragent.lender import Wish
 
 
 @dataclass(frozen=True)

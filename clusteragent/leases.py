@@ -16,7 +16,7 @@ import structlog
 from broker.wire.agents import LeaseReport
 from broker.wire.leases import DesiredLease, LeaseBody, LeaseClaims
 from broker.wire.signing import Unverified, verify_lease
-from clusteragent import borrow, expiry, holding, lend, record
+from clusteragent import borrow, expiry, holding, lend, lender, record
 from clusteragent.act import Hands
 from clusteragent.actions import Action, Plan, Say, key_of
 from clusteragent.cache import Cache
@@ -31,6 +31,8 @@ Key = tuple[Role, str]
 PREFIX = holding.namespace_of("")
 STUCK_S = 0.25
 """An action that is planned again right after it was done waits so long: its effect is still on its way."""
+MAKING = frozenset({"create", "Keep", "Allocate", "PutSecret"})
+"""The first words of keys of actions that leave something behind."""
 log = structlog.get_logger("agent")
 
 
@@ -38,7 +40,7 @@ log = structlog.get_logger("agent")
 class Worker:
     """One lease on one side."""
 
-    memory: lend.Memory | borrow.Memory
+    memory: lender.Memory | borrow.Memory
     running: dict[tuple[str, ...], "asyncio.Task[None]"] = field(default_factory=dict)
     """Actions on their way."""
     done_at: dict[tuple[str, ...], float] = field(default_factory=dict)
@@ -63,7 +65,7 @@ class Leases:
         observer: Observer,
         hands: Hands,
         fences: Fences,
-        terms: lend.Terms,
+        terms: lender.Terms,
         now: Callable[[], Now],
         forbids: Callable[[LeaseBody], str | None],
         known_keys: Sequence[Mapping[str, Any]],
@@ -73,7 +75,7 @@ class Leases:
         self._cluster, self._cache, self._observer, self._hands = cluster, cache, observer, hands
         self._fences, self._terms, self._now, self._forbids = fences, terms, now, forbids
         self._keys, self._jwks, self._changed = list(known_keys), jwks, changed
-        self._wishes: dict[Key, lend.Wish] = {}
+        self._wishes: dict[Key, lender.Wish] = {}
         self._heard = False
         self._workers: dict[Key, Worker] = {}
         self._places: dict[str, str] = {}
@@ -131,7 +133,7 @@ class Leases:
         """Devices (``driver/pool/name``) of every lease that isn't over here: none of them is on offer."""
         found: set[str] = set()
         for (role, lease), worker in self._workers.items():
-            if role != "lender" or not isinstance(worker.memory, lend.Memory):
+            if role != "lender" or not isinstance(worker.memory, lender.Memory):
                 continue
             namespace, wish = holding.namespace_of(lease), self._wishes.get(("lender", lease))
             kept = self._record(lease, namespace)
@@ -142,19 +144,19 @@ class Leases:
                 found.update(f"{device.driver}/{device.pool}/{device.name}" for device in body.devices)
         return found
 
-    async def _believe(self, desired: DesiredLease) -> lend.Wish:
+    async def _believe(self, desired: DesiredLease) -> lender.Wish:
         """A wish with what its token says, if it is signed by the broker and speaks of this very lease."""
         if desired.token is None:
-            return lend.Wish(desired)
+            return lender.Wish(desired)
         try:
             claims = await self._verified(desired.token)
         except Unverified as error:
             log.error("lease.unverified", lease=desired.id, error=str(error))
-            return lend.Wish(desired)
+            return lender.Wish(desired)
         if claims.jti != desired.id or claims.lease != desired.lease:
             log.error("lease.unverified", lease=desired.id, error="its token speaks of another lease")
-            return lend.Wish(desired)
-        return lend.Wish(desired, claims)
+            return lender.Wish(desired)
+        return lender.Wish(desired, claims)
 
     async def _verified(self, token: str) -> LeaseClaims:
         try:
@@ -195,7 +197,7 @@ class Leases:
         if worker is None:
             if not make and key not in self._wishes:
                 return
-            worker = Worker(lend.Memory() if key[0] == "lender" else borrow.Memory())
+            worker = Worker(lender.Memory() if key[0] == "lender" else borrow.Memory())
             self._workers[key] = worker
             if self._crash is not None:
                 self._start(key, worker)
@@ -242,6 +244,8 @@ class Leases:
         """Start what isn't on its way yet; seconds until something may be started that was done a moment ago."""
         again: float | None = None
         now = asyncio.get_running_loop().time()
+        if _is_ending(worker.memory) and any(what[0] in MAKING for what in worker.running):
+            return None  # what is still being made would come after its own clearing away
         for action in plan.actions:
             what = key_of(action)
             if what in worker.running:
@@ -282,7 +286,7 @@ class Leases:
 
     def _look(self, key: Key, worker: Worker) -> tuple[Plan, float | None]:
         now, memory = self._now(), worker.memory
-        if isinstance(memory, lend.Memory):
+        if isinstance(memory, lender.Memory):
             view = self._view(key[1])
             self._receive(view, memory, now)
             began = memory.ending
@@ -294,7 +298,7 @@ class Leases:
         plan = borrow.plan(mirror, memory, now, skew=self._terms.skew)
         return plan, None if memory.reason else borrow.seconds_left(mirror, now, skew=self._terms.skew)
 
-    def _receive(self, view: lend.View, memory: lend.Memory, now: Now) -> None:
+    def _receive(self, view: lender.View, memory: lender.Memory, now: Now) -> None:
         """Start the clock that nobody can set, when a token is first seen here."""
         claims = view.record.claims if view.record else None
         fresh = view.wish.claims if view.wish else None
@@ -303,7 +307,7 @@ class Leases:
             memory.receipt = expiry.received(claims, now, again=again)
             memory.received = claims.generation
 
-    def _view(self, lease: str) -> lend.View:
+    def _view(self, lease: str) -> lender.View:
         namespace, wish = holding.namespace_of(lease), self._wishes.get(("lender", lease))
         raw, kept = self._cache[DEVICE_LEASES].get(lease, namespace), self._record(lease, namespace)
         claims = self._cache[RESOURCE_CLAIMS].within(namespace)
@@ -319,7 +323,7 @@ class Leases:
                 if not ours and (obstacle := self._observer.unfree(device)) is not None:
                     why, passing = obstacle
                     (missing if passing else unfree)[holding.ref(device)] = why
-        return lend.View(
+        return lender.View(
             lease=lease,
             wish=wish,
             heard=self._heard,
@@ -368,6 +372,10 @@ class Leases:
         if key[0] == "lender":
             return lend.standing(self._view(key[1]), self._terms)
         return borrow.standing(self._mirror_view(key[1]))
+
+
+def _is_ending(memory: lender.Memory | borrow.Memory) -> bool:
+    return bool(memory.reason) if isinstance(memory, borrow.Memory) else memory.ending is not None
 
 
 def _sooner(one: float | None, other: float | None) -> float | None:

@@ -7,15 +7,15 @@ whatever its cause: no more rights, pods gone gracefully, claims gone, then ``re
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from broker.wire.agents import LeaseReport
 from broker.wire.leases import DesiredLease, LeaseBody, LeaseClaims
 from clusteragent import expiry, holding, record
-from clusteragent.actions import Action, Create, Delete, Fence, Issue, Keep, LetGo, Merge, Plan, Rest, Say
+from clusteragent.actions import Action, Create, Delete, Fence, Issue, Keep, Merge, Plan
 from clusteragent.cache import deleting, uid_of
-from clusteragent.expiry import Now, Receipt
+from clusteragent.expiry import Now
+from clusteragent.giveback import clear_away, give_back
 from clusteragent.kube.interface import (
     DEVICE_LEASES,
     NAMESPACES,
@@ -27,104 +27,10 @@ from clusteragent.kube.interface import (
     SERVICE_ACCOUNTS,
     Obj,
 )
+from clusteragent.lender import Ending, Memory, Terms, View, Wish, report_of, say
 
 PATIENCE_S = 10.0
 """A device that is not to be had for a reason that may pass is waited for so long before it is given up."""
-
-
-@dataclass(frozen=True)
-class Wish:
-    """What the broker wants of a lease; ``claims`` is what its token says, verified (None: no token, or a bad one)."""
-
-    desired: DesiredLease
-    claims: LeaseClaims | None = None
-
-
-@dataclass(frozen=True)
-class Terms:
-    """The settings that decide here."""
-
-    skew: float
-    drain: float
-    keep_pod: bool
-    image: str
-    role: str
-    lends: bool = True
-    """False: this cluster only borrows, or its owner has turned lending off."""
-
-
-@dataclass(frozen=True)
-class View:
-    """Everything of one lease that can be seen in the cluster."""
-
-    lease: str
-    wish: Wish | None
-    heard: bool
-    """The broker's full list has been heard since the start: a lease without a wish is unknown to it."""
-    namespace: Obj | None
-    record: record.Record | None
-    claims: Mapping[str, Obj]
-    pods: Mapping[str, Obj]
-    nodes: Mapping[str, Obj]
-    unfree: Mapping[str, str]
-    """Leased devices that can't be had, and why: local work has them, or other hardware has their name."""
-    missing: Mapping[str, str] = field(default_factory=dict)
-    """Leased devices that can't be had now, and why: tainted, not published, on a node that is not ready."""
-    pins: Mapping[str, str] = field(default_factory=dict)
-    """CEL that selects a device on its node, for every device that the inventory knows."""
-    forbidden: str = ""
-    """Why the owner's policies don't allow it; asked before anything is made."""
-    stale: str = ""
-    """A leased device whose fence is lower than one that was seen here: the lease is older than another's."""
-    unreadable: bool = False
-    """There is a record, but of a form that this version doesn't know: it is left alone."""
-
-    @property
-    def body(self) -> LeaseBody | None:
-        if self.wish is not None:
-            return self.wish.desired.lease
-        return self.record.body if self.record else None
-
-    @property
-    def anything(self) -> bool:
-        """Something of the lease is in the cluster."""
-        return bool(self.claims or self.pods or self.record) or self.standing_namespace
-
-    @property
-    def standing_namespace(self) -> bool:
-        return self.namespace is not None and not deleting(self.namespace)
-
-
-@dataclass
-class Memory:
-    """What this process has done and need not do again. Nothing but repetition is lost with it."""
-
-    created: set[tuple[str, str]] = field(default_factory=set)
-    deleted: set[str] = field(default_factory=set)
-    fenced: bool = False
-    sealed: str | None = None
-    serial: int = 0
-    renew_at: float | None = None
-    """Monotonic: when the borrower's credential is half used up."""
-    receipt: Receipt | None = None
-    received: int | None = None
-    """The generation of the token that the receipt is for."""
-    said: LeaseReport | None = None
-    owes_rest: bool = False
-    """Something was held, so its devices cool down when it is over."""
-    since: float | None = None
-    """Monotonic: when the hold was first looked at."""
-    ending: "Ending | None" = None
-    """Once an end has begun it goes on: it is not taken back half-way."""
-
-
-@dataclass(frozen=True)
-class Ending:
-    """Why it ends here, and as what it is reported when nothing is left."""
-
-    phase: str
-    reason: str
-    devices: tuple[str, ...] = ()
 
 
 def plan(view: View, memory: Memory, now: Now, terms: Terms) -> Plan:
@@ -133,12 +39,12 @@ def plan(view: View, memory: Memory, now: Now, terms: Terms) -> Plan:
     if view.unreadable:
         return Plan()
     if body is None:
-        return _clear_away(view, memory, terms)
+        return clear_away(view, memory, terms)
     memory.owes_rest |= bool(view.claims)
     if memory.ending is None:
         memory.ending = _ending(view, memory, now, terms, body)
     if memory.ending is not None:
-        return _end(view, memory, memory.ending, body, terms)
+        return give_back(view, memory, memory.ending, body, terms)
     if view.wish is None:
         return Plan()  # no word from the broker yet: honour what is known, begin nothing
     if view.wish.desired.want == "held":
@@ -174,8 +80,8 @@ def standing(view: View, terms: Terms) -> LeaseReport | None:
         return None
     generation = view.wish.desired.generation if view.wish else 0
     if not stands(view, terms):
-        return _report(body, generation, "draining", Memory()) if view.record.phase == "Draining" else None
-    return _report(body, generation, "lent" if view.record.token else "held", Memory())
+        return report_of(body, generation, "draining", Memory()) if view.record.phase == "Draining" else None
+    return report_of(body, generation, "lent" if view.record.token else "held", Memory())
 
 
 # --- why it ends -----------------------------------------------------------------------------------------------------
@@ -250,7 +156,7 @@ def _hold(view: View, memory: Memory, desired: DesiredLease, body: LeaseBody, te
         actions += _claim(view, memory, body, chunk, terms)
     actions += _credential(memory, desired, body)
     if memory.fenced and stands(view, terms):
-        actions += _say(memory, _report(body, desired.generation, "held", memory))
+        actions += say(memory, report_of(body, desired.generation, "held", memory))
     return tuple(actions)
 
 
@@ -330,7 +236,7 @@ def _lend(view: View, memory: Memory, wish: Wish, body: LeaseBody, now: Now, ter
     actions += _credential(memory, desired, body)
     if kept.token != desired.token:
         return tuple(actions)
-    return (*actions, *_say(memory, _report(body, desired.generation, "lent", memory)))
+    return (*actions, *say(memory, report_of(body, desired.generation, "lent", memory)))
 
 
 def lent_status(claims: LeaseClaims) -> Obj:
@@ -366,86 +272,3 @@ def _credential(memory: Memory, desired: DesiredLease, body: LeaseBody) -> Seque
     if memory.sealed is None and desired.peer_sealing_key and memory.created >= FURNITURE:
         return (Issue(holding.namespace_of(body.id), dict(desired.peer_sealing_key)),)
     return ()
-
-
-# --- end -------------------------------------------------------------------------------------------------------------
-def _end(view: View, memory: Memory, ending: Ending, body: LeaseBody, terms: Terms) -> Plan:
-    namespace = holding.namespace_of(body.id)
-    generation = view.wish.desired.generation if view.wish else 0
-    if view.anything:
-        going = _drain(view, memory, ending, namespace, terms)
-        if ending.phase == "released" and view.wish is not None and not _told(memory, "draining", "released"):
-            going += _say(memory, _report(body, generation, "draining", memory, ending))
-        if view.claims or view.pods:
-            return Plan(tuple(going))
-    actions: list[Action] = []
-    if memory.owes_rest:
-        actions.append(Rest(tuple(holding.ref(device) for device in body.devices)))
-    actions += _say(memory, _report(body, generation, ending.phase, memory, ending))
-    if view.standing_namespace and view.namespace is not None and uid_of(view.namespace) not in memory.deleted:
-        actions.append(Delete(NAMESPACES, namespace, uid=uid_of(view.namespace)))
-    wished = view.wish is not None and view.wish.desired.want != "gone"
-    return Plan(tuple(actions), done=not actions and view.namespace is None and not wished)
-
-
-def _drain(view: View, memory: Memory, ending: Ending, namespace: str, terms: Terms) -> list[Action]:
-    """No more rights first; then pods, gracefully; then claims. Each waits for the one before."""
-    actions: list[Action] = []
-    if view.record is not None and view.record.phase != "Draining" and not view.record.deleting and view.claims:
-        status = {"status": {"phase": "Draining", "message": ending.reason}}
-        actions.append(Merge(DEVICE_LEASES, view.lease, namespace, status, status=True))
-    if view.namespace is not None and "binding" not in memory.deleted:
-        actions.append(Delete(ROLE_BINDINGS, holding.ACCOUNT, namespace))
-    for name, pod in view.pods.items():
-        if not deleting(pod) and uid_of(pod) not in memory.deleted:
-            own = pod.get("spec", {}).get("terminationGracePeriodSeconds")
-            grace = int(terms.drain if own is None else min(own, terms.drain))
-            actions.append(Delete(PODS, name, namespace, uid_of(pod), grace_s=grace))
-    if not view.pods:
-        actions += [
-            LetGo(namespace, name, uid_of(claim))
-            for name, claim in view.claims.items()
-            if uid_of(claim) not in memory.deleted
-        ]
-    return actions
-
-
-def _clear_away(view: View, memory: Memory, terms: Terms) -> Plan:
-    """A namespace of ours that nobody can tell anything about: the agent died before it wrote a record, or somebody
-    deleted the record. Nothing in it can have been lent by a signed lease that we still know, so it goes."""
-    if view.wish is None and not view.heard:
-        return Plan()
-    namespace = holding.namespace_of(view.lease)
-    ending = Ending("released", "nothing is known of this lease")
-    actions = _drain(view, memory, ending, namespace, terms)
-    if not view.claims and not view.pods:
-        if view.standing_namespace and view.namespace is not None and uid_of(view.namespace) not in memory.deleted:
-            return Plan((Delete(NAMESPACES, namespace, uid=uid_of(view.namespace)),))
-        return Plan(done=view.namespace is None)
-    return Plan(tuple(actions))
-
-
-def _report(body: LeaseBody, generation: int, phase: str, memory: Memory, ending: Ending | None = None) -> LeaseReport:
-    report = LeaseReport.model_validate(
-        {
-            "lease": body.id,
-            "role": "lender",
-            "generation": generation,
-            "phase": phase,
-            "fence": max(device.fence for device in body.devices),
-        }
-    )
-    if ending is not None:
-        return report.model_copy(update={"reason": ending.reason, "devices": ending.devices})
-    return report.model_copy(update={"sealed_credential": memory.sealed, "credential_serial": memory.serial})
-
-
-def _told(memory: Memory, *phases: str) -> bool:
-    return memory.said is not None and memory.said.phase in phases
-
-
-def _say(memory: Memory, report: LeaseReport) -> tuple[Action, ...]:
-    return () if memory.said == report else (Say(report),)
-
-
-__all__ = ["Ending", "Memory", "Plan", "Terms", "View", "Wish", "plan", "seconds_left", "stands"]

@@ -416,6 +416,30 @@ async def test_pods_of_the_borrower_are_gone_before_its_claims(world: World) -> 
     await world.nothing_left()
 
 
+@pytest.mark.parametrize("after", range(1, 8))
+async def test_a_hold_that_is_called_off_half_way_leaves_nothing_after_its_release(world: World, after: int) -> None:
+    begun = asyncio.Event()
+    made = 0
+
+    async def slow(call: Call) -> None:
+        nonlocal made
+        if call.verb == "create":
+            made += 1
+            if made == after:
+                begun.set()
+            await asyncio.sleep(0.02 * (made % 4))
+
+    world.b.kube.faults.before = slow
+    body = await world.broker.grant("b", "a", 8)
+    await begun.wait()
+    await world.broker.end(body, "cancelled")
+    await world.broker.hears("b", "released")
+    kube = world.b.cluster.connect()
+    assert await kube.list(RESOURCE_CLAIMS, namespace=HELD) == []
+    assert await kube.list(PODS, namespace=HELD) == []
+    await world.nothing_left()
+
+
 async def test_nothing_is_lost_when_watches_break_and_calls_fail(world: World) -> None:
     for number in range(6):
         for side in (world.a, world.b):
