@@ -167,7 +167,7 @@ def clear(
     bound, rest = whole(prices)
     best, best_rest, done = prices, rest, 0
     if not len(starts):
-        return Prices(vector=prices, bound=0.0, reduced=rest, market=market, rounds=0)
+        return Prices(vector=np.zeros_like(prices), bound=0.0, reduced=rest, market=market, rounds=0)
     worth = np.maximum(np.maximum.reduceat(market.profit, starts), 1.0)
     heat = np.zeros(len(pairs.asks))
     smooth = SMOOTH[2] if before else SMOOTH[0]

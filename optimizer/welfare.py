@@ -1,11 +1,12 @@
 """One goal, many pairs: from a plan and prices to a better plan and a tighter bound.
 
-Three means, each leaving the plan valid and the bound certified:
+Four means, each leaving the plan valid and the bound certified:
 
 * *Neighbourhoods*: the asks around one contested limit are taken out of the plan and placed anew by the exact solver,
   all others staying where they are.
 * *Fixing by reduced cost*: a pair whose regret at the prices is more than the whole gap is in no better plan. What
   is left of the pairs stands for all of them, so that the exact solver's bound on the rest is a bound on the whole.
+* *Packing* (``packing.py``): with the assignment priced, every group is a knapsack of its own.
 * *Knapsacks*: with groups and shared capacity priced, every tenant's budgets and quotas are a problem of its own, small
   enough to solve exactly; the sum is a bound that knows a budget cannot be spent to the last cent.
 """
@@ -22,6 +23,7 @@ from optimizer.filter import Floats, Ints
 from optimizer.goals import Line
 from optimizer.greedy import Plan
 from optimizer.ledger import Ledger, bind
+from optimizer.packing import packed_bound
 from optimizer.pairs import Pairs
 from optimizer.prices import Prices
 
@@ -83,6 +85,8 @@ class Improvement:
 
     def run(self, left: Callable[[], float], effort: Effort) -> str:
         """All means in turn while time lasts; the name of the last."""
+        if not self.proved and left() > 0:
+            self.bound = min(self.bound, max(self.value, packed_bound(self.pairs, self.prices, left)))
         if self.proved or left() <= 0:
             return "prices"
         ranked = _ranked(self.pairs, self.prices)

@@ -17,11 +17,12 @@ from optimizer import goals
 from optimizer.check import cost_of, unsuitable
 from optimizer.ledger import Ledger
 from optimizer.limits import rows
+from optimizer.packing import packed_bound
 from optimizer.pairs import compile_pairs
 from optimizer.prices import clear
 from optimizer.problem import Aim, Problem
 from optimizer.solution import Limit, Status
-from tests.optimizing import answer, possible, problems, where
+from tests.optimizing import DOLLAR, answer, ask, group, possible, problems, where
 from tests.test_optimizer import crowd
 
 ways = settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -66,11 +67,13 @@ def test_prices_bound_every_plan_whatever_they_are(problem: Problem) -> None:
     profit = goals.goals(pairs)[0].coefficient
     best = best_welfare(problem)
     for rounds in (0, 1, 100):
-        assert clear(pairs, profit, left=lambda: 1.0, rounds=rounds).whole_bound >= best
+        prices = clear(pairs, profit, left=lambda: 1.0, rounds=rounds)
+        assert prices.whole_bound >= packed_bound(pairs, prices, lambda: 1.0) >= best
     dice = np.random.default_rng(1)
     names = clear(pairs, profit, left=lambda: 1.0, rounds=0).market.names
     wild = {name: float(dice.uniform(0, 1e7)) for name in names}
-    assert clear(pairs, profit, left=lambda: 1.0, rounds=0, before=wild).whole_bound >= best
+    prices = clear(pairs, profit, left=lambda: 1.0, rounds=0, before=wild)
+    assert prices.whole_bound >= packed_bound(pairs, prices, lambda: 1.0) >= best
 
 
 @ways
@@ -111,6 +114,14 @@ def test_bounds_of_strict_goals_hold_where_the_solver_sees_a_part(
         if seen.reached != best.reached:
             assert (seen.reached < best.reached) == best.maximise
             break
+
+
+def test_a_group_that_gangs_cannot_fill_is_not_bounded_as_if_they_could() -> None:
+    asks = tuple(ask(f"r{at}", 3, value_micros=13 * DOLLAR) for at in range(4))
+    pairs = compile_pairs(Problem(groups=(group("g", 8),), asks=asks, aim=Aim.WELFARE))
+    prices = clear(pairs, goals.goals(pairs)[0].coefficient, left=lambda: 1.0)
+    assert prices.whole_bound > 26 * DOLLAR
+    assert 20 * DOLLAR <= packed_bound(pairs, prices, lambda: 1.0) < 20.1 * DOLLAR
 
 
 @pytest.fixture
