@@ -116,6 +116,47 @@ async def test_a_job_that_fails_is_undone_alone(store: Store) -> None:
     assert [(entry.revision, entry.type) for entry in entries] == [(n + 1, f"made {2 * n}") for n in range(10)]
 
 
+async def test_whoever_is_told_that_it_is_done_finds_it_done_also_beside_a_look_that_the_database_refused(
+    store: Store,
+) -> None:
+    """PostgreSQL gives up the transaction then, and its COMMIT rolls back without a word."""
+    await store.write(lambda unit: unit.clusters.add(cluster("x")))
+    inside, go = threading.Event(), threading.Event()
+
+    def slow(unit: Unit) -> None:
+        inside.set()
+        go.wait(10)
+
+    first = asyncio.ensure_future(store.write(slow))
+    assert await asyncio.to_thread(inside.wait, 10)
+    good = asyncio.ensure_future(store.write(lambda unit: unit.clusters.set("x", message="done")))
+    bad = asyncio.ensure_future(store.write(lambda unit: unit.ask(text("SELECT nothing FROM nowhere"))))
+    await asyncio.sleep(0)
+    go.set()
+    answers = await asyncio.gather(first, good, bad, return_exceptions=True)
+    assert isinstance(answers[2], DBAPIError)
+    x = await store.read(lambda unit: unit.clusters.find("x"))
+    assert x is not None
+    assert (x.message == "done") == (answers[1] is None)
+    await store.write(lambda unit: unit.clusters.set("x", message="again"))
+
+
+async def test_all_statements_of_one_look_see_one_moment(store: Store) -> None:
+    looked, go = threading.Event(), threading.Event()
+
+    def look(unit: Unit) -> tuple[int, int]:
+        before = len(unit.clusters.all())
+        looked.set()
+        go.wait(10)
+        return before, len(unit.clusters.all())
+
+    looking = asyncio.ensure_future(store.read(look))
+    assert await asyncio.to_thread(looked.wait, 10)
+    await store.write(lambda unit: unit.clusters.add(cluster("x")))
+    go.set()
+    assert await looking == (0, 0)
+
+
 async def test_a_single_job_that_fails_leaves_nothing(store: Store) -> None:
     def job(unit: Unit) -> None:
         unit.clusters.add(cluster("x"))

@@ -135,6 +135,7 @@ class Postgres:
             pool_size=connections,
             max_overflow=0,
             pool_pre_ping=True,
+            isolation_level="REPEATABLE READ",  # all statements of one look see one moment, as on SQLite
             connect_args=self._arguments(read_only=True),
         )
 

@@ -207,7 +207,7 @@ class Store:
                     with unit.job(alone=alone):
                         task.result = task.job(unit)
                 except Exception as error:
-                    if connection.invalidated:
+                    if connection.invalidated or unit.spoilt(error):
                         raise
                     task.error = error
             if alone and batch[0].error is not None:

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from sqlalchemy import Connection, CursorResult, Executable, func, insert, select
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from broker.domain.errors import AlreadyThere, DeviceTaken
 from broker.domain.log import Entry
@@ -115,6 +115,14 @@ class Unit:
             raise
         if self._changed and self._savepoints:
             self._connection.exec_driver_sql("RELEASE SAVEPOINT job")
+
+    def spoilt(self, error: Exception) -> bool:
+        """Whether this failure of a job takes the whole batch along.
+
+        Where the database itself said no to a job that had set no savepoint, PostgreSQL turns the coming commit into a
+        rollback and doesn't call that an error: nobody of the batch may be told that theirs is durable.
+        """
+        return isinstance(error, DBAPIError) and not self._changed
 
     def flush(self) -> None:
         """Write the log entries of the whole batch in one statement."""
