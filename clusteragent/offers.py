@@ -290,7 +290,10 @@ def _offer(
                     model=sample.identity.model[:128],
                     memory_bytes=sample.identity.memory_bytes,
                     partition=sample.identity.partition or None,
-                    attributes={key: dict(value) for key, value in sample.identity.kind_attributes.items()},
+                    attributes={
+                        **{key: dict(value) for key, value in sample.identity.kind_attributes.items()},
+                        **sample.declared.attributes(),
+                    },
                     capacity={key: dict(value) for key, value in sample.identity.kind_capacity.items()},
                 ),
                 "price": rule.price,
@@ -326,6 +329,7 @@ def _name(policy: str, rule: LendingRule, device: DeviceState, place: Place, con
             device.kind,
             place.model_dump_json(),
             confidential.model_dump_json(),
+            *(f"{name}={value}" for name, value in device.declared.attributes().items()),
         )
     )
     digest = hashlib.sha256(exact.encode()).hexdigest()[:8]

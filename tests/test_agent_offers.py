@@ -4,7 +4,9 @@ from typing import Any
 
 import pytest
 
+from broker.dra.cel import compile_selector
 from broker.dra.inventory import CLAIM, NODE, SLICE, Inventory
+from broker.dra.normalise import read_view
 from broker.wire.devices import Place
 from broker.wire.lending import LendingPolicySpec
 from broker.wire.offers import AdvertisedOffer, InventoryCounts
@@ -166,3 +168,17 @@ def test_every_device_is_counted_once_and_what_is_not_offered_has_a_reason(gpus:
     )
     assert len(names(made)) + sum(each.devices for each in counts.excluded) == counts.total == 16
     assert ref_of(gpus.inventory.devices()[0]) == "gpu.nvidia.com/n1/gpu-0"
+
+
+def test_nodes_of_different_nvlink_domains_are_different_offers_and_a_selector_can_tell(gpus: Here) -> None:
+    """What a node declares about its wiring and its platform is there to be asked for."""
+    wired = {"nvidia.com/gpu.clique": "6f1e.7", "lendmesh.dev/conformance": "k8s-ai-1.36"}
+    gpus.add_node(inventories.node(next(iter(gpus.nodes)), labels=wired))
+    made, _ = gpus.offers({"p": policy(H100)})
+    domains = {offer.kind.attributes.get("lendmesh.dev/nvlinkDomain", {}).get("string"): offer for offer in made}
+    assert domains.keys() == {None, "6f1e.7"}
+    wanted = compile_selector("device.attributes['lendmesh.dev'].?nvlinkDomain.orValue('') == '6f1e.7'")
+    for domain, offer in domains.items():
+        kind = offer.kind
+        view = read_view(driver=kind.driver, attributes=kind.attributes, capacity=kind.capacity)
+        assert wanted.matches(view) == (domain is not None)

@@ -1,4 +1,4 @@
-"""What a node's labels declare: where it is, who runs it, whether it computes confidentially.
+"""What a node's labels declare: where it is, who runs it, what it is wired to, whether it computes confidentially.
 
 No DRA attribute says any of this (NVIDIA publishes no confidential mode), so labels are joined onto devices. A label is
 a claim by whoever runs the cluster, never a proof: it is passed on as *declared*, and attestation has to follow.
@@ -30,6 +30,15 @@ class Declared:
     provider: str = ""
     tee: str = "none"  # "sev-snp", "tdx" or "none"
     gpu_confidential: str = "off"  # "on", "ppcie", "devtools" or "off"
+    nvlink_domain: str = ""
+    """Nodes of one NVLink domain reach each other's memory (``nvidia.com/gpu.clique``: cluster uuid and clique)."""
+    conformance: str = ""
+    """What the owner says the platform conforms to (``lendmesh.dev/conformance``, e.g. ``k8s-ai-1.36``)."""
+
+    def attributes(self) -> dict[str, dict[str, str]]:
+        """What a request's selector may ask for, in the form of resource.k8s.io/v1 under our own domain."""
+        found = {"nvlinkDomain": self.nvlink_domain, "conformance": self.conformance}
+        return {f"lendmesh.dev/{name}": {"string": value[:64]} for name, value in found.items() if value}
 
 
 def declared(labels: Mapping[str, str], *, provider_id: str = "") -> Declared:
@@ -47,6 +56,8 @@ def declared(labels: Mapping[str, str], *, provider_id: str = "") -> Declared:
         provider=_provider(labels, provider_id),
         tee=_tee(labels),
         gpu_confidential=mode if mode in ("on", "ppcie", "devtools") else "off",
+        nvlink_domain=labels.get("nvidia.com/gpu.clique", ""),
+        conformance=labels.get("lendmesh.dev/conformance", ""),
     )
 
 

@@ -157,6 +157,8 @@ def plain(state: DeviceState) -> dict[str, Any]:
             "provider": told.provider or None,
             "tee": told.tee,
             "gpu": told.gpu_confidential,
+            "nvlinkDomain": told.nvlink_domain or None,
+            "conformance": told.conformance or None,
         },
         "attributes": {name: dict(value) for name, value in state.attributes.items()},
         "capacity": {name: dict(value) for name, value in state.capacity.items()},
