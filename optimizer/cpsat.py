@@ -100,7 +100,7 @@ class Model:
         self._model.maximize(self._sum(self.kept, coefficient[self.kept]))
         solver = self._cp.CpSolver()
         given = solver.parameters
-        # Otherwise a solve leaves SIGINT at its default, and Ctrl-C kills the process in the middle of whatever it does.
+        # Otherwise a solve leaves SIGINT at its default, and Ctrl-C kills the process in the middle of anything.
         given.catch_sigint_signal = False
         given.num_workers = effort.workers
         given.random_seed = effort.seed % 2**31

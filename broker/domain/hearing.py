@@ -105,7 +105,9 @@ def _borrower(lease: Lease, word: Word, now: datetime) -> Outcome:
     if word.phase in ("gone", "refused"):
         if lease.state in (State.ACTIVE, State.ORPHANED) and (lease.borrower_mirrored or word.phase == "refused"):
             text = word.reason or "The borrower's cluster gave it back."
-            after = lease.drained(now=now, ending=Ending.RETURNED, message=text[:1_024])
+            # It stops a little before the end, by its own clock, and says so.
+            ending = Ending.EXPIRED if word.reason == Ending.EXPIRED.value else Ending.RETURNED
+            after = lease.drained(now=now, ending=ending, message=text[:1_024])
             return _saved(replace(after, borrower_open=False, borrower_mirrored=False), "lease.draining")
         if lease.state is not State.ACTIVE and (lease.borrower_open or lease.borrower_mirrored):
             return _saved(replace(lease, borrower_open=False, borrower_mirrored=False), "lease.clean")
