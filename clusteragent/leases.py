@@ -120,6 +120,10 @@ class Leases:
         if desired.want == "gone":
             self._changed()
 
+    def __len__(self) -> int:
+        """Leases of which something is here, is wished for, or is on its way."""
+        return len(self._workers)
+
     def look_again(self) -> None:
         """Wake every worker: time has passed, or the inventory has changed."""
         for key in list(self._workers):

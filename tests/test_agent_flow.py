@@ -254,6 +254,12 @@ async def test_a_hold_that_takes_too_long_is_undone_and_refused(world: World) ->
     await world.b.eventually(lambda: is_clean(world.b))
 
 
+async def idle(side: Side) -> bool:
+    assert side.agent is not None
+    assert side.agent.leases is not None
+    return len(side.agent.leases) == 0
+
+
 async def holding(side: Side) -> bool:
     return len(await side.cluster.connect().list(PODS, namespace=HELD)) == 1
 
@@ -440,6 +446,7 @@ async def test_a_hold_that_is_called_off_half_way_leaves_nothing_after_its_relea
     await world.broker.end(body, "cancelled")
     await world.broker.hears("b", "released")
     await world.nothing_left()
+    await world.b.eventually(lambda: idle(world.b))
     assert late == []
 
 
