@@ -123,7 +123,7 @@ def offers(views: Sequence[OfferView], *, title: str | None = None) -> Grid:
             money(offer.price.micros),
             offer.place.region or "–",
             format_duration(offer.terms.max_duration),
-            f"{secret.tee}, GPU {secret.gpu}: declared" if secret.declared else "–",
+            f"declared: {secret.tee}" if secret.declared else "–",
             Text("stale", style="red") if offer.stale else when(offer.valid_until),
         )
     return table

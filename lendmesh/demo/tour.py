@@ -72,7 +72,7 @@ class Tour:
         for view in views:
             self.out.print(Text(stock.stays(view), "dim"))
         self._title(2, "Offers", "free devices, less what their owners keep back, with a price")
-        self.out.print(show.offers(offers))
+        self.out.print(show.offers(sorted(offers, key=lambda offer: (offer.cluster, -offer.price.micros))))
 
     async def ask(self) -> LeaseView:
         wish = self.wishes.main
