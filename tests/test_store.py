@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import sqlite3
 import subprocess
 import sys
 import threading
 from collections.abc import AsyncIterator
+from contextlib import closing
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import Select, text
+from sqlalchemy.dialects import sqlite
 from sqlalchemy.exc import DBAPIError
 
 from broker.domain.cluster import Cluster
@@ -22,6 +26,7 @@ from broker.domain.lease import Ending, Lease
 from broker.domain.log import Entry
 from broker.domain.request import Request
 from broker.domain.rules import Rules
+from broker.store import leases, requests
 from broker.store.database import BadDatabase
 from broker.store.engine import Store
 from broker.store.migrate import migrate
@@ -335,6 +340,22 @@ async def test_a_second_broker_process_on_one_sqlite_file_is_turned_away(tmp_pat
     with pytest.raises(BadDatabase):
         await Store.open(url)
     await store.close()
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [leases._LIVE_REFS, leases._OPEN_FOR, leases._OF_LENDER, leases._DUE, leases._COUNTS, requests._OPEN],
+    ids=["devices taken", "wanted of an agent", "lent by", "due", "counts", "open"],
+)
+def test_what_is_asked_all_day_reads_what_lives_and_not_what_ever_was(tmp_path: Path, statement: Select[Any]) -> None:
+    url = f"sqlite:///{tmp_path}/broker.db"
+    migrate(url)
+    words = re.sub(r"\(__\[POSTCOMPILE_\w+\]\)", "('x')", str(statement.compile(dialect=sqlite.dialect())))
+    with closing(sqlite3.connect(tmp_path / "broker.db")) as opened:
+        plan = [row[3] for row in opened.execute(f"EXPLAIN QUERY PLAN {words}", [None] * words.count("?"))]
+    looks = [step for step in plan if step.startswith(("SCAN", "SEARCH"))]
+    assert looks
+    assert all(re.search(r"USING (COVERING )?INDEX (ix|uq)_", step) for step in looks), plan
 
 
 async def test_sqlite_writes_are_durable_and_readers_are_not_writers(tmp_path: Path) -> None:

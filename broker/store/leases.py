@@ -11,7 +11,7 @@ from sqlalchemy import Row, and_, bindparam, func, insert, or_, select, update
 from broker.domain.errors import StaleVersion
 from broker.domain.lease import LIVE, Ending, Lease, State
 from broker.domain.rules import Rules
-from broker.store.tables import lease_devices, leases
+from broker.store.tables import holds, lease_devices, leases
 
 if TYPE_CHECKING:
     from broker.store.unit import Unit
@@ -69,22 +69,26 @@ _SAVE = (
     .values({name: bindparam(name) for name in (*_MOVING, "state", "ending", "due_at", "cost_micros")})
 )
 _FREE = update(lease_devices).where(lease_devices.c.lease == bindparam("key")).values(live=False)
-_LIVE_REFS = select(lease_devices.c.ref).where(lease_devices.c.live)
+_LIVE_REFS = select(lease_devices.c.ref).where(holds(lease_devices.c.live))
 _REFS = select(lease_devices.c.ref).where(lease_devices.c.lease == bindparam("i")).order_by(lease_devices.c.ref)
 _OPEN_FOR = _READ.where(
     or_(
-        and_(leases.c.lender == bindparam("c"), leases.c.lender_open),
-        and_(leases.c.borrower == bindparam("c"), leases.c.borrower_open),
+        and_(leases.c.lender == bindparam("c"), holds(leases.c.lender_open)),
+        and_(leases.c.borrower == bindparam("c"), holds(leases.c.borrower_open)),
     )
 ).order_by(leases.c.id)
 _DUE = _READ.where(leases.c.due_at <= bindparam("now")).order_by(leases.c.due_at, leases.c.id).limit(bindparam("most"))
 _POSTPONE = update(leases).where(leases.c.id == bindparam("key")).values(due_at=bindparam("new_due"))
 _NEXT_DUE = select(func.min(leases.c.due_at)).where(leases.c.due_at.is_not(None))
+# A live lease's lender_open is true: so its index leads to the few that live among all that ever were.
 _OF_LENDER = _READ.where(
-    leases.c.lender == bindparam("c"), leases.c.state.in_(bindparam("states", expanding=True))
+    leases.c.lender == bindparam("c"),
+    holds(leases.c.lender_open),
+    leases.c.state.in_(bindparam("states", expanding=True)),
 ).order_by(leases.c.id)
 _LIVE_OF = _READ.where(
     or_(leases.c.lender == bindparam("c"), leases.c.borrower == bindparam("c")),
+    holds(leases.c.lender_open),
     leases.c.state.in_(sorted(state.value for state in LIVE)),
 ).order_by(leases.c.id)
 _SPENT = select(func.coalesce(func.sum(leases.c.cost_micros), 0)).where(
@@ -102,7 +106,7 @@ _LIVE_OF_POLICY = select(func.count()).where(
 )
 _COUNTS = (
     select(leases.c.lender, leases.c.borrower, func.count())
-    .where(leases.c.state.in_(sorted(state.value for state in LIVE)))
+    .where(holds(leases.c.lender_open), leases.c.state.in_(sorted(state.value for state in LIVE)))
     .group_by(leases.c.lender, leases.c.borrower)
 )
 _BY_STATE = select(leases.c.state, func.count()).group_by(leases.c.state)

@@ -22,6 +22,7 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    TextClause,
     TypeDecorator,
     text,
 )
@@ -51,6 +52,11 @@ class Utc(TypeDecorator[datetime]):
 
     def process_result_value(self, value: Any | None, dialect: Dialect) -> datetime | None:
         return None if value is None else _EPOCH + timedelta(microseconds=value)
+
+
+def holds(column: Column[bool]) -> TextClause:
+    """``column`` as a condition in the very words of the partial indexes: for others SQLite reads the whole table."""
+    return text(f"{column.table.name}.{column.name}")
 
 
 clusters = Table(
