@@ -235,6 +235,20 @@ async def test_who_waits_is_placed_when_there_is_room_and_refused_when_time_is_u
     assert (await here.broker.request(user, late.id)).state is RequestState.REFUSED
 
 
+async def test_other_reasons_are_news_for_who_waits_and_no_reason_to_look_again(here: World) -> None:
+    lender, borrower = await pair(here, offer(devices("n1", each=4)))
+    seen = here.broker.feed.last
+    asked = await here.submitted(borrower.principal, wish())
+    await lender.advertise(offer(devices("n1", each=5)))
+    for _ in range(3):
+        await here.broker.place()
+    entries = await here.store.read(lambda unit: unit.log.after(seen, most=100))
+    mine = [entry.type for entry in entries if entry.request == asked.id]
+    assert mine[:2] == ["request.open", "request.waiting"]
+    assert set(mine[1:]) == {"request.waiting"}
+    assert len(mine) <= 3, "the same reasons are said once"
+
+
 async def test_a_stale_offer_gets_no_requests(here: World) -> None:
     await pair(here)
     here.clock.advance(seconds=61)

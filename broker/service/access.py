@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections import OrderedDict
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -13,6 +12,7 @@ from broker.domain.credentials import JoinToken, Token
 from broker.domain.errors import AlreadyThere, NotFound, NotYourCluster, Unauthenticated, UntrustedMessage
 from broker.domain.log import Entry
 from broker.kit.jose import BadKey, check_public_jwk
+from broker.kit.kept import Kept
 from broker.service import secret, views
 from broker.service.answers import Page
 from broker.service.core import Core, page_limit, read_cursor
@@ -37,7 +37,7 @@ class Access(Core):
 
     def __init__(self, **parts: Any) -> None:
         super().__init__(**parts)
-        self._known: OrderedDict[str, tuple[Principal, datetime | None]] = OrderedDict()
+        self._known: Kept[str, tuple[Principal, datetime | None]] = Kept(_KNOWN)
         self.feed.hear(self._unsettle)
 
     async def authenticate(self, text: str) -> Principal:
@@ -53,9 +53,7 @@ class Access(Core):
             seen = self.feed.last
             known = await self.store.read(lambda unit: self._look_up(unit, text, key))
             if seen == self.feed.last:  # else something may have been revoked while we looked
-                self._known[key] = known
-                if len(self._known) > _KNOWN:
-                    self._known.popitem(last=False)
+                self._known.keep(key, known)
         principal, until = known
         if until is not None and self.now() >= until:
             raise Unauthenticated("This token has expired; ask an administrator for a new one.")

@@ -71,8 +71,9 @@ class Moves(Core):
         now = self.now()
         saved = []
         for before, after in changes:
+            still = after.state is before.state  # of an open one: other reasons, nothing that could make it fit
             revision = unit.log.add(
-                f"request.{after.state.value.lower()}",
+                "request.waiting" if still else f"request.{after.state.value.lower()}",
                 at=now,
                 subject=by,
                 request=after.id,

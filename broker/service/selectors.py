@@ -7,16 +7,16 @@ from broker.dra import cel
 from broker.dra.model import DeviceView
 from broker.dra.normalise import read_view
 from broker.dra.reading import Malformed
+from broker.kit.kept import Kept
 from broker.wire.devices import Kind
 
-_KEPT = 4_096
-_good: dict[str, None] = {}
-"""Expressions that compile, the oldest first."""
+_good: Kept[str, bool] = Kept(4_096)
+"""Expressions that compile."""
 
 
 def known_good(expression: str) -> bool:
     """It compiled before: no need to look again."""
-    return expression in _good
+    return _good.get(expression) is not None
 
 
 def check(expression: str) -> None:
@@ -28,9 +28,7 @@ def check(expression: str) -> None:
             f"The selector doesn't compile: {str(error)[:600]}",
             errors=[{"pointer": "/devices/selector", "detail": str(error)[:600]}],
         ) from error
-    _good[expression] = None
-    while len(_good) > _KEPT:
-        _good.pop(next(iter(_good)), None)
+    _good.keep(expression, True)
 
 
 def view(kind: Kind) -> DeviceView | None:

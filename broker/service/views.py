@@ -12,6 +12,7 @@ from broker.domain.credentials import JoinToken, Token
 from broker.domain.lease import Lease, State
 from broker.domain.placing import Shelf
 from broker.domain.request import DONE, Request, RequestState
+from broker.kit.kept import Kept
 from broker.service.market import Shown, Snapshot
 from broker.wire import requests as wire
 from broker.wire.access import JoinTokenView, Scope, TokenView
@@ -21,10 +22,9 @@ from broker.wire.leases import DesiredLease, Ending, LeaseBody, LeaseState, Leas
 from broker.wire.offers import InventoryCounts, OfferView
 from broker.wire.requests import CapacityRequest, PlacementView, Reason, RequestView, Step
 
-_BODIES = 512
-_bodies: dict[str, LeaseBody] = {}
-"""Parsed bodies by their text, the oldest first; a text never means anything else. Those of leases that are being made
-are looked at several times within a second; 12 kB each."""
+_bodies: Kept[str, LeaseBody] = Kept(512)
+"""Parsed bodies by their text; a text never means anything else. Those of leases that are being made are looked at
+several times within a second; 12 kB each."""
 
 
 def lease_body(text: str) -> LeaseBody:
@@ -34,9 +34,7 @@ def lease_body(text: str) -> LeaseBody:
 
 def remember(text: str, body: LeaseBody) -> LeaseBody:
     """Whoever has just made a body and its text need not have it parsed again."""
-    _bodies[text] = body
-    while len(_bodies) > _BODIES:
-        _bodies.pop(next(iter(_bodies)), None)
+    _bodies.keep(text, body)
     return body
 
 
