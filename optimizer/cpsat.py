@@ -125,8 +125,8 @@ class Model:
         }
         bound = float(solver.best_objective_bound)
         best = int(np.floor(bound + max(1e-6, abs(bound) * 2.0**-51)))
-        if status == self._cp.OPTIMAL:
-            # The bound travels as a double; an optimum is known exactly.
+        if status == self._cp.OPTIMAL and effort.gap == 0:
+            # The bound travels as a double; an optimum is known exactly. With a gap allowed it need not be one.
             best = int(coefficient[taken].sum()) if taken else 0
         return Found(
             chosen=frozenset(taken),

@@ -18,6 +18,7 @@ from optimizer.filter import Ints
 from optimizer.goals import Line
 from optimizer.greedy import Plan, eased, priced, topped_up
 from optimizer.ledger import bind
+from optimizer.packing import packed_bound
 from optimizer.pairs import Pairs
 from optimizer.prices import Prices, clear
 from optimizer.solution import Goal
@@ -93,11 +94,11 @@ class Search:
         line, pairs = self._lines[at], self._pairs
         if line.maximise:
             prices = clear(pairs, line.coefficient, left=left)
-            self._prove(at, prices.whole_bound)
+            self._prove(at, packed_bound(pairs, prices, left))
         elif goals.complete(pairs, self.plan):
             profit, earned = goals.rewarded(line, pairs, goals.forced(self._lines[:at], pairs, self.plan))
             prices = clear(pairs, profit, left=left)
-            self._prove(at, earned - prices.whole_bound)
+            self._prove(at, earned - packed_bound(pairs, prices, left))
             self._follow(prices)
 
     def _prove(self, at: int, bound: int) -> None:

@@ -34,6 +34,7 @@ def answer(problem: Problem, **how: object) -> Solution:
     assert violations(problem, found.placements) == ()
     assert set(found.placements) | set(found.unplaced) == {ask.id for ask in problem.asks}
     assert not set(found.placements) & set(found.unplaced)
+    assert all(goal.reached <= goal.bound if goal.maximise else goal.reached >= goal.bound for goal in found.goals)
     return found
 
 

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from optimizer import goals
 from optimizer.check import cost_of, unsuitable
+from optimizer.cpsat import Effort, Model
 from optimizer.ledger import Ledger
 from optimizer.limits import rows
 from optimizer.packing import packed_bound
@@ -95,16 +96,17 @@ def test_no_step_of_the_large_way_claims_less_than_the_best_plan_or_reaches_more
 
 
 @ways
-@given(problems(), st.sampled_from([3, 10_000]))
-def test_bounds_of_strict_goals_hold_where_the_solver_sees_a_part(
-    monkeypatch: pytest.MonkeyPatch, problem: Problem, core: int
+@given(problems(), st.sampled_from([(0, 3), (0, 10_000), (10_000, 0)]), st.sampled_from([0.0, 0.5]))
+def test_bounds_of_strict_goals_hold_where_the_solver_sees_a_part_or_stops_early(
+    monkeypatch: pytest.MonkeyPatch, problem: Problem, sizes: tuple[int, int], near: float
 ) -> None:
+    monkeypatch.undo()
     exact = answer(problem)
     monkeypatch.setattr("optimizer.solve.EXACT", 0)
     monkeypatch.setattr("optimizer.solve.TRUSTED", 0)
-    monkeypatch.setattr("optimizer.search.WHOLE", 0)
-    monkeypatch.setattr("optimizer.search.CORE", core)
-    monkeypatch.setattr("optimizer.search.NEAR", 0.0)
+    monkeypatch.setattr("optimizer.search.WHOLE", sizes[0])
+    monkeypatch.setattr("optimizer.search.CORE", sizes[1])
+    monkeypatch.setattr("optimizer.search.NEAR", near)
     part = answer(problem)
     if part.status is Status.OPTIMAL:
         assert [goal.reached for goal in part.goals] == [goal.reached for goal in exact.goals]
@@ -114,6 +116,17 @@ def test_bounds_of_strict_goals_hold_where_the_solver_sees_a_part(
         if seen.reached != best.reached:
             assert (seen.reached < best.reached) == best.maximise
             break
+
+
+def test_a_solve_that_may_stop_near_the_best_does_not_call_where_it_stopped_the_best() -> None:
+    pairs = compile_pairs(priced(crowd(random.Random(3), asks=60, groups=12)))
+    profit = goals.goals(pairs)[0].coefficient
+    effort = Effort(seconds=60, deterministic=None, seed=0, workers=1)
+    every = np.arange(len(pairs))
+    best = Model(pairs, every).solve(profit, (), effort)
+    for gap in (0.02, 0.1, 0.5):
+        early = Model(pairs, every).solve(profit, (), replace(effort, gap=gap))
+        assert early.best >= best.best
 
 
 def test_a_group_that_gangs_cannot_fill_is_not_bounded_as_if_they_could() -> None:
