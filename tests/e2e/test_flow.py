@@ -76,6 +76,9 @@ def test_a_loan_from_request_to_return(open_world: OpenWorld, version: str, tmp_
         assert b"client-certificate" not in access.read_bytes()
 
         # Returned: drained, released, and the pod that waited at home runs.
+        # (The modest one goes first: the lease may have been of both nodes, and the greedy one needs most of one.)
+        b.kubectl("delete", "pod", "modest", "-n", "home")
+        b.kubectl("delete", "resourceclaim", "modest", "-n", "home")
         world.cli("lease", "return", lease["id"], "--follow")
         eventually(lambda: phase(b, "greedy") == "Running", what="the home pod that waited for the devices")
         for cluster in (a, b):
