@@ -51,7 +51,8 @@ def federation(*, asks: int, groups: int, load: float = 1.25, budgets: bool = Tr
     )
     spot = {group.id for group, is_spot in offers if is_spot}
     egress = _egress()
-    requests = [_ask(rng, at, wanted[at], durations[at], sized, spot, egress) for at in range(asks)]
+    matched = _matched(sized, spot)
+    requests = [_ask(rng, at, wanted[at], durations[at], sized, matched, egress) for at in range(asks)]
     valued = _valued(rng, requests, sized)
     return _limited(Problem(groups=sized, asks=valued, aim=Aim.WELFARE), budgets)
 
@@ -117,11 +118,10 @@ def _ask(
     devices: int,
     seconds: int,
     groups: tuple[Group, ...],
-    spot: set[str],
+    matched: dict[tuple[int, bool], frozenset[str]],
     egress: dict[str, dict[str, float]],
 ) -> Ask:
     memory, takes_spot = rng.choice(WANTED), rng.random() < 0.5
-    matched = _matched(groups, memory, frozenset(spot) if not takes_spot else frozenset())
     regions = sorted({group.region for group in groups})
     allowed = frozenset(rng.sample(regions, max(1, len(regions) // 3))) if rng.random() < 0.5 else None
     transfer: dict[str, int] = {}
@@ -135,7 +135,7 @@ def _ask(
         tenant=f"t{rng.randrange(TENANTS)}",
         devices=devices,
         duration_s=seconds,
-        matched=matched,
+        matched=matched[memory, takes_spot],
         regions=allowed,
         transfer_micros=transfer,
         confidential=Confidential.REQUIRE if rng.random() < 0.04 else Confidential.NONE,
@@ -145,16 +145,15 @@ def _ask(
     )
 
 
-_selected: dict[tuple[int, frozenset[str], int], frozenset[str]] = {}
-
-
-def _matched(groups: tuple[Group, ...], memory: int, excluded: frozenset[str]) -> frozenset[str]:
-    key = (memory, excluded, id(groups))
-    if key not in _selected:
-        _selected[key] = frozenset(
-            group.id for group in groups if MEMORY.get(group.kind, 0) >= memory and group.id not in excluded
+def _matched(groups: tuple[Group, ...], spot: set[str]) -> dict[tuple[int, bool], frozenset[str]]:
+    """(least memory, takes spot) → the groups that would do; one set for all requests that want the same."""
+    return {
+        (memory, takes_spot): frozenset(
+            group.id for group in groups if MEMORY.get(group.kind, 0) >= memory and (takes_spot or group.id not in spot)
         )
-    return _selected[key]
+        for memory in set(WANTED)
+        for takes_spot in (False, True)
+    }
 
 
 def _valued(rng: random.Random, asks: list[Ask], groups: tuple[Group, ...]) -> tuple[Ask, ...]:
