@@ -19,6 +19,7 @@ from clusteragent.act import Hands
 from clusteragent.advertise import Advertiser
 from clusteragent.cache import Cache
 from clusteragent.expiry import Now
+from clusteragent.eyes import Eyes
 from clusteragent.fences import Fences
 from clusteragent.identity import FileKeeper, Identity, Keeper, SecretKeeper, dial, joined
 from clusteragent.kube.interface import (
@@ -47,6 +48,7 @@ from clusteragent.policies import LendingPolicies
 from clusteragent.reporter import Reporter
 from clusteragent.requests import Requests
 from clusteragent.settings import Settings
+from clusteragent.trust import Trust
 from clusteragent.uplink import Refused, Unreachable, Uplink
 
 SHARED: tuple[Kind, ...] = (
@@ -171,11 +173,15 @@ class Agent:
         )
         keep_pod = settings.keep_placeholder
         leases = self.leases = Leases(
-            cluster=settings.cluster,
             cache=cache,
-            observer=observer,
+            eyes=Eyes(
+                cache=cache,
+                observer=observer,
+                fences=fences,
+                forbids=lambda body: forbidden(body, policies.of(cache[LENDING_POLICIES]), observer.state, selectors),
+            ),
             hands=hands,
-            fences=fences,
+            trust=Trust(cluster=settings.cluster, keys=identity.jwks, fetch=uplink.jwks),
             terms=lender.Terms(
                 skew=settings.skew,
                 drain=settings.drain,
@@ -185,9 +191,6 @@ class Agent:
                 role=settings.borrower_role,
             ),
             now=lambda: Now(self._clock(), self._monotonic()),
-            forbids=lambda body: forbidden(body, policies.of(cache[LENDING_POLICIES]), observer.state, selectors),
-            known_keys=identity.jwks,
-            jwks=uplink.jwks,
             changed=advertiser.nudge,
         )
         observer.listen(advertiser.nudge)

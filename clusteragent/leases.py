@@ -7,25 +7,23 @@ agent that starts anew takes up whatever its predecessor left.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any
 
 import structlog
 
 from broker.wire.agents import LeaseReport
-from broker.wire.leases import DesiredLease, LeaseBody, LeaseClaims
-from broker.wire.signing import Unverified, verify_lease
+from broker.wire.leases import DesiredLease
 from clusteragent import borrow, expiry, holding, lend, lender, record
 from clusteragent.act import Hands
 from clusteragent.actions import Action, Plan, Say, key_of
 from clusteragent.cache import Cache
 from clusteragent.expiry import Now
-from clusteragent.fences import Fences
-from clusteragent.kube.interface import DEVICE_LEASES, NAMESPACES, NODES, PODS, RESOURCE_CLAIMS, Obj
+from clusteragent.eyes import Eyes
+from clusteragent.kube.interface import DEVICE_LEASES, NAMESPACES, PODS, RESOURCE_CLAIMS, Obj
 from clusteragent.loops import Backoff, describe
-from clusteragent.observe import Observer
 from clusteragent.record import Role
+from clusteragent.trust import Trust
 
 Key = tuple[Role, str]
 PREFIX = holding.namespace_of("")
@@ -51,35 +49,25 @@ class Worker:
 
 
 class Leases:
-    """The workers.
-
-    ``jwks`` fetches the keys that sign leases, ``known_keys`` are those at hand; ``changed`` is called when ``engaged``
-    may give another answer.
-    """
+    """The workers. ``changed`` is called when ``engaged`` may give another answer."""
 
     def __init__(
         self,
         *,
-        cluster: str,
         cache: Cache,
-        observer: Observer,
+        eyes: Eyes,
         hands: Hands,
-        fences: Fences,
+        trust: Trust,
         terms: lender.Terms,
         now: Callable[[], Now],
-        forbids: Callable[[LeaseBody], str | None],
-        known_keys: Sequence[Mapping[str, Any]],
-        jwks: Callable[[], Awaitable[list[Mapping[str, Any]]]],
         changed: Callable[[], None],
     ) -> None:
-        self._cluster, self._cache, self._observer, self._hands = cluster, cache, observer, hands
-        self._fences, self._terms, self._now, self._forbids = fences, terms, now, forbids
-        self._keys, self._jwks, self._changed = list(known_keys), jwks, changed
+        self._eyes, self._hands, self._trust, self._terms = eyes, hands, trust, terms
+        self._now, self._changed = now, changed
         self._wishes: dict[Key, lender.Wish] = {}
         self._heard = False
         self._workers: dict[Key, Worker] = {}
         self._places: dict[str, str] = {}
-        self._records = record.Records()
         self._crash: asyncio.Future[None] | None = None
         cache[NAMESPACES].listen(self._namespace_changed)
         cache[DEVICE_LEASES].listen(self._record_changed)
@@ -102,7 +90,7 @@ class Leases:
     # --- what the broker wishes ----------------------------------------------------------------------------------
     async def wish_all(self, desired: Iterable[DesiredLease]) -> None:
         """The broker's whole list: leases that are not in it are not wished for."""
-        wishes = {(each.role, each.id): await self._believe(each) for each in desired}
+        wishes = {(each.role, each.id): await self._trust.wish(each) for each in desired}
         forgotten = self._wishes.keys() - wishes.keys()
         self._wishes, self._heard = wishes, True
         for key in forgotten | wishes.keys() | self._workers.keys():
@@ -115,7 +103,7 @@ class Leases:
         known = self._wishes.get(key)
         if known is not None and known.desired.revision > desired.revision:
             return
-        self._wishes[key] = await self._believe(desired)
+        self._wishes[key] = await self._trust.wish(desired)
         self._wake(key)
         if desired.want == "gone":
             self._changed()
@@ -137,37 +125,10 @@ class Leases:
         """Devices (``driver/pool/name``) of every lease that isn't over here: none of them is on offer."""
         found: set[str] = set()
         for (role, lease), worker in self._workers.items():
-            if role != "lender" or not isinstance(worker.memory, lender.Memory):
-                continue
-            namespace, wish = holding.namespace_of(lease), self._wishes.get(("lender", lease))
-            kept = self._record(lease, namespace)
-            body = wish.desired.lease if wish is not None else kept.body if kept is not None else None
-            gone = worker.memory.ending is not None or (wish is not None and wish.desired.want == "gone")
-            there = self._cache[RESOURCE_CLAIMS].within(namespace) or self._cache[PODS].within(namespace)
-            if body is not None and (there or not gone):
-                found.update(f"{device.driver}/{device.pool}/{device.name}" for device in body.devices)
+            if role == "lender":
+                wish = self._wishes.get((role, lease))
+                found |= self._eyes.engaged(lease, wish, ending=_is_ending(worker.memory))
         return found
-
-    async def _believe(self, desired: DesiredLease) -> lender.Wish:
-        """A wish with what its token says, if it is signed by the broker and speaks of this very lease."""
-        if desired.token is None:
-            return lender.Wish(desired)
-        try:
-            claims = await self._verified(desired.token)
-        except Unverified as error:
-            log.error("lease.unverified", lease=desired.id, error=str(error))
-            return lender.Wish(desired)
-        if claims.jti != desired.id or claims.lease != desired.lease:
-            log.error("lease.unverified", lease=desired.id, error="its token speaks of another lease")
-            return lender.Wish(desired)
-        return lender.Wish(desired, claims)
-
-    async def _verified(self, token: str) -> LeaseClaims:
-        try:
-            return verify_lease(token, jwks=self._keys, now=None, audience=self._cluster)
-        except Unverified:
-            self._keys = list(await self._jwks())  # signed by a newer key, perhaps
-            return verify_lease(token, jwks=self._keys, now=None, audience=self._cluster)
 
     # --- what happens in the cluster -----------------------------------------------------------------------------
     def _namespace_changed(self, obj: Obj, here: bool) -> None:
@@ -176,9 +137,9 @@ class Leases:
 
     def _record_changed(self, obj: Obj, here: bool) -> None:
         metadata = obj["metadata"]
-        kept = self._record(metadata["name"], metadata["namespace"]) if here else record.read(obj)
+        kept = self._eyes.kept(metadata["name"], metadata["namespace"]) if here else record.read(obj)
         if not here:
-            self._records.forget(obj)
+            self._eyes.forget(obj)
         if kept is not None:
             if kept.role == "borrower":
                 self._places[kept.id] = kept.namespace
@@ -188,7 +149,7 @@ class Leases:
         namespace = obj["metadata"].get("namespace", "")
         if lease := _lender_lease(namespace):
             self._wake(("lender", lease))
-        elif (lease := holding.lease_of(obj)) and _role_of(obj) == "borrower":
+        elif (lease := holding.lease_of(obj)) and record.role_of(obj) == "borrower":
             self._places[lease] = namespace
             self._wake(("borrower", lease), make=here)
 
@@ -291,14 +252,14 @@ class Leases:
     def _look(self, key: Key, worker: Worker) -> tuple[Plan, float | None]:
         now, memory = self._now(), worker.memory
         if isinstance(memory, lender.Memory):
-            view = self._view(key[1])
+            view = self._lender(key[1])
             self._receive(view, memory, now)
             began = memory.ending
             plan = lend.plan(view, memory, now, self._terms)
             if memory.ending is not began and memory.ending is not None:
                 log.info("lease.ending", lease=key[1], role=key[0], phase=memory.ending.phase, why=memory.ending.reason)
             return plan, lend.seconds_left(view, memory, now, self._terms)
-        mirror = self._mirror_view(key[1])
+        mirror = self._borrower(key[1])
         plan = borrow.plan(mirror, memory, now, skew=self._terms.skew)
         return plan, None if memory.reason else borrow.seconds_left(mirror, now, skew=self._terms.skew)
 
@@ -311,71 +272,19 @@ class Leases:
             memory.receipt = expiry.received(claims, now, again=again)
             memory.received = claims.generation
 
-    def _view(self, lease: str) -> lender.View:
-        namespace, wish = holding.namespace_of(lease), self._wishes.get(("lender", lease))
-        raw, kept = self._cache[DEVICE_LEASES].get(lease, namespace), self._record(lease, namespace)
-        claims = self._cache[RESOURCE_CLAIMS].within(namespace)
-        devices = wish.desired.lease.devices if wish is not None else ()
-        asking = wish is not None and wish.desired.want == "held"
-        new = asking and raw is None and not claims
-        unfree: dict[str, str] = {}
-        missing: dict[str, str] = {}
-        if asking and self._observer.settled:
-            for device in devices:
-                state = self._observer.state(device)
-                ours = state is not None and (state.claim or "").startswith(f"{namespace}/")
-                if not ours and (obstacle := self._observer.unfree(device)) is not None:
-                    why, passing = obstacle
-                    (missing if passing else unfree)[holding.ref(device)] = why
-        return lender.View(
-            lease=lease,
-            wish=wish,
-            heard=self._heard,
-            namespace=self._cache[NAMESPACES].get(namespace),
-            record=kept,
-            claims=claims,
-            pods=self._cache[PODS].within(namespace),
-            nodes={device.node: node for device in devices if device.node and (node := self._node(device.node))},
-            unfree=unfree,
-            missing=missing,
-            pins=self._observer.pins(devices) if asking else {},
-            forbidden=(self._forbids(wish.desired.lease) or "") if wish is not None and new else "",
-            stale=self._fences.lower({holding.ref(device): device.fence for device in devices}) or "",
-            unreadable=raw is not None and kept is None,
-        )
+    def _lender(self, lease: str) -> lender.View:
+        return self._eyes.lending(lease, self._wishes.get(("lender", lease)), heard=self._heard)
 
-    def _node(self, name: str) -> Obj | None:
-        return self._cache[NODES].get(name)
-
-    def _record(self, lease: str, namespace: str) -> record.Record | None:
-        obj = self._cache[DEVICE_LEASES].get(lease, namespace)
-        return None if obj is None else self._records.of(obj)
-
-    def _mirror_view(self, lease: str) -> borrow.View:
-        wish = self._wishes.get(("borrower", lease))
-        namespace = self._places.get(lease) or (wish.desired.workload_namespace if wish else "")
-        raw, kept = self._cache[DEVICE_LEASES].get(lease, namespace), self._record(lease, namespace)
-        claims = {
-            name: claim
-            for name, claim in self._cache[RESOURCE_CLAIMS].within(namespace).items()
-            if name.startswith(lease) and holding.lease_of(claim) == lease and _role_of(claim) == "borrower"
-        }
-        return borrow.View(
-            lease=lease,
-            wish=wish,
-            heard=self._heard,
-            namespace=namespace,
-            record=kept,
-            claims=claims,
-            unreadable=raw is not None and kept is None,
-        )
+    def _borrower(self, lease: str) -> borrow.View:
+        wish, place = self._wishes.get(("borrower", lease)), self._places.get(lease)
+        return self._eyes.borrowing(lease, wish, heard=self._heard, place=place)
 
     def _report(self, key: Key, worker: Worker) -> LeaseReport | None:
         if worker.memory.said is not None:
             return worker.memory.said
         if key[0] == "lender":
-            return lend.standing(self._view(key[1]), self._terms)
-        return borrow.standing(self._mirror_view(key[1]))
+            return lend.standing(self._lender(key[1]), self._terms)
+        return borrow.standing(self._borrower(key[1]))
 
 
 def _is_ending(memory: lender.Memory | borrow.Memory) -> bool:
@@ -388,8 +297,3 @@ def _sooner(one: float | None, other: float | None) -> float | None:
 
 def _lender_lease(namespace: str) -> str | None:
     return namespace.removeprefix(PREFIX) if namespace.startswith(PREFIX + "lse-") else None
-
-
-def _role_of(obj: Obj) -> str | None:
-    found = (obj["metadata"].get("labels") or {}).get(record.ROLE_LABEL)
-    return str(found) if found else None

@@ -118,3 +118,9 @@ def read(obj: Obj) -> Record | None:
 def stamp(moment: datetime) -> str:
     """A time as Kubernetes writes it (RFC 3339, UTC)."""
     return moment.isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
+def role_of(obj: Obj) -> str | None:
+    """On which side of a lease an object is, by its label."""
+    found = (obj["metadata"].get("labels") or {}).get(ROLE_LABEL)
+    return str(found) if found else None

@@ -61,9 +61,13 @@ class Reporter:
         return len(self._pending)
 
     async def resync(self, reports: Iterable[LeaseReport]) -> None:
-        """The first word after a connection: every lease that is known here. Raises ``Unreachable``, ``Refused``."""
-        plain = [report.model_copy(update={"sealed_credential": None, "credential_serial": 0}) for report in reports]
-        await self._send(plain, resync=True)
+        """The first word after a connection: every lease that is known here, and those that ended while nobody heard.
+
+        Raises ``Unreachable``, ``Refused``.
+        """
+        newest = {(report.role, report.lease): report for report in reports} | self._pending
+        stripped = {"sealed_credential": None, "credential_serial": 0}  # they follow; a broker takes 1 MiB at once
+        await self._send([report.model_copy(update=stripped) for report in newest.values()], resync=True)
         self._wake.set()
 
     async def run(self) -> None:

@@ -134,6 +134,17 @@ async def test_a_number_that_was_heard_before_is_followed_by_a_higher_one(speaki
     assert ear.heard[0].sequence == (1 << 52) + 1
 
 
+async def test_what_ended_while_nobody_heard_is_in_the_first_word(speaking: tuple[Reporter, Ear]) -> None:
+    reporter, ear = speaking
+    ear.down = True
+    reporter.say(word("lse-over", "released"))
+    await asyncio.sleep(0.05)
+    ear.down = False
+    await reporter.resync([word("lse-here", "lent")])
+    first = next(report for report in ear.heard if report.resync)
+    assert {each.lease: each.phase for each in first.leases} == {"lse-here": "lent", "lse-over": "released"}
+
+
 def test_numbers_rise_though_the_clock_stands_still_or_goes_back() -> None:
     times = iter((NOW, NOW, NOW - timedelta(days=1), NOW + timedelta(seconds=1)))
     sequence = Sequence(lambda: next(times))
