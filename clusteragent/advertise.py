@@ -20,9 +20,10 @@ from broker.wire.offers import Advert, AdvertisedOffer, InventoryCounts
 from clusteragent.kube.interface import Obj
 from clusteragent.loops import Backoff, describe
 from clusteragent.observe import Observer
-from clusteragent.offers import Selectors, offers
+from clusteragent.offers import offers
 from clusteragent.reporter import Sequence as Numbers
 from clusteragent.reporter import clock_warning
+from clusteragent.rules import Selectors
 from clusteragent.uplink import Refused, Unreachable, Uplink
 
 SETTLE_S = 0.02

@@ -43,10 +43,10 @@ from clusteragent.leases import Leases
 from clusteragent.leaving import Leaving
 from clusteragent.loops import Backoff, describe, supervised
 from clusteragent.observe import Observer
-from clusteragent.offers import Selectors, forbidden
 from clusteragent.policies import LendingPolicies
 from clusteragent.reporter import Reporter
 from clusteragent.requests import Requests
+from clusteragent.rules import Selectors, forbidden
 from clusteragent.settings import Settings
 from clusteragent.trust import Trust
 from clusteragent.uplink import Refused, Unreachable, Uplink

@@ -13,36 +13,15 @@ from dataclasses import dataclass, field
 
 from pydantic import ValidationError
 
-from broker.dra import quantity
-from broker.dra.cel import BadSelector, SelectorError, compile_selector
 from broker.dra.inventory import ALLOCATED, FREE, DeviceState
-from broker.dra.model import DeviceId, DeviceView
-from broker.dra.normalise import read_attributes
 from broker.dra.together import together
 from broker.wire.devices import Confidential, Excluded, Kind, OfferedDevice, Place
-from broker.wire.leases import LeaseBody, LeasedDevice
 from broker.wire.lending import LendingPolicySpec, LendingRule
 from broker.wire.offers import MAX_DEVICES_AN_OFFER, MAX_OFFERS, AdvertisedOffer, InventoryCounts, Terms
 from clusteragent.kube.interface import Obj
+from clusteragent.rules import Selectors, rule_for
 
 MOST_REASONS = 32
-
-
-@dataclass
-class Selectors:
-    """Whether a rule's selector is true for a device, remembered while the device stays as it is published."""
-
-    _known: dict[tuple[str, DeviceId], tuple[object, bool]] = field(default_factory=dict)
-
-    def matches(self, expression: str, device: DeviceState) -> bool:
-        """A selector that can't be evaluated on a device doesn't match it."""
-        key = (expression, device.id)
-        known = self._known.get(key)
-        if known is not None and known[0] is device.attributes:
-            return known[1]
-        answer = _evaluate(expression, device)
-        self._known[key] = (device.attributes, answer)
-        return answer
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,7 +58,7 @@ def offers(
     lendable: list[tuple[DeviceState, tuple[str, LendingPolicySpec, LendingRule]]] = []
     free = 0
     for device in devices:
-        found = _rule_for(device, policies, selectors)
+        found = rule_for(device, policies, selectors)
         if found is not None:
             matched[found[0], found[2].name] += 1
         why = _obstacle(device, nodes, engaged, resting)
@@ -114,34 +93,6 @@ def offers(
     return made, counts
 
 
-def forbidden(
-    body: LeaseBody,
-    policies: Mapping[str, LendingPolicySpec],
-    state: Callable[[LeasedDevice], DeviceState | None],
-    selectors: Selectors,
-) -> str | None:
-    """Why the owner's policies don't allow this lease; None when they do, or when a device isn't known here.
-
-    The owner has the last word on his devices, whatever the broker says: price, duration and tenant are looked at again
-    before anything is held.
-    """
-    for device in body.devices:
-        known = state(device)
-        found = None if known is None else _rule_for(known, policies, selectors)
-        if known is None:
-            continue
-        if found is None or not found[2].lend or found[1].suspended or found[2].price is None:
-            return f"{device.name} in {device.pool} is not lent by any LendingPolicy now"
-        rule = found[2]
-        if body.price.micros < found[2].price.micros:
-            return f"the price of {device.name} in {device.pool} has risen since it was offered"
-        if not rule.min_duration <= body.duration <= rule.max_duration:
-            return f"{device.name} in {device.pool} is not lent for so long, or so short, a time"
-        if rule.allowed_borrowers is not None and body.tenant not in rule.allowed_borrowers:
-            return f"{device.name} in {device.pool} is not lent to tenant {body.tenant}"
-    return None
-
-
 def ref_of(device: DeviceState) -> str:
     return f"{device.driver}/{device.pool}/{device.name}"
 
@@ -171,34 +122,6 @@ def _node_obstacle(node: Obj | None) -> str | None:
         if condition.get("type") == "Ready" and condition.get("status") != "True":
             return "its node is not ready"
     return None
-
-
-def _rule_for(
-    device: DeviceState, policies: Mapping[str, LendingPolicySpec], selectors: Selectors
-) -> tuple[str, LendingPolicySpec, LendingRule] | None:
-    """The first rule that matches, by name of the policy and order in it."""
-    for name in sorted(policies):
-        for rule in policies[name].rules:
-            if _fits(device, rule, selectors):
-                return name, policies[name], rule
-    return None
-
-
-def _fits(device: DeviceState, rule: LendingRule, selectors: Selectors) -> bool:
-    if rule.driver is not None and rule.driver != device.driver:
-        return False
-    if rule.model is not None and rule.model.casefold() not in device.identity.model.casefold():
-        return False
-    return rule.selector is None or selectors.matches(rule.selector, device)
-
-
-def _evaluate(expression: str, device: DeviceState) -> bool:
-    amounts = {name: quantity.from_json(capacity["value"]) for name, capacity in device.capacity.items()}
-    view = DeviceView(device.driver, read_attributes(device.attributes), amounts)
-    try:
-        return compile_selector(expression).matches(view)
-    except (BadSelector, SelectorError):
-        return False
 
 
 def _sort_in(
@@ -338,6 +261,3 @@ def _name(policy: str, rule: LendingRule, device: DeviceState, place: Place, con
     )
     slug = "-".join(part for part in words.split("-") if part)[:40].strip("-")
     return f"{slug or 'device'}-{digest}"
-
-
-__all__ = ["Selectors", "offers", "ref_of"]

@@ -11,7 +11,8 @@ from broker.wire.devices import Place
 from broker.wire.lending import LendingPolicySpec
 from broker.wire.offers import AdvertisedOffer, InventoryCounts
 from clusteragent.kube.interface import Obj
-from clusteragent.offers import Selectors, offers, ref_of
+from clusteragent.offers import offers, ref_of
+from clusteragent.rules import Selectors
 from lendmesh import inventories
 
 H100 = {"name": "h100", "driver": "gpu.nvidia.com", "price": {"amount": "2.40"}}

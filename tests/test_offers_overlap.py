@@ -2,7 +2,8 @@
 
 from broker.dra.inventory import NODE, SLICE, Inventory
 from broker.wire.lending import LendingPolicySpec
-from clusteragent.offers import Selectors, offers
+from clusteragent.offers import offers
+from clusteragent.rules import Selectors
 from tests.dra_shapes import h100, node_of, slice_of
 
 
