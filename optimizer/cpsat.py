@@ -149,7 +149,7 @@ class Model:
         return -(-weight >> shift), most >> shift
 
     def _name_nodes(self, group: int, mine: Ints) -> None:
-        free = self._left.nodes[group]
+        free = self._left.nodes[group].free
         held: list[list[Any]] = [[] for _ in free]
         sizes: list[list[int]] = [[] for _ in free]
         for pair in mine.tolist():

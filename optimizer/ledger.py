@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 
 from optimizer.filter import Bools, Floats, Ints
+from optimizer.nodes import Nodes
 from optimizer.pairs import Pairs
 from optimizer.problem import MAX_DEVICES, MAX_MONEY
 
@@ -25,7 +26,7 @@ class Ledger:
         self.room: Ints = np.minimum(pairs.market.count, pairs.market.shared_alone)
         """Units each group can still give, shared rows included."""
         self.count: Ints = pairs.market.count.copy()
-        self.nodes = [list(group.per_node) for group in problem.groups]
+        self.nodes = [Nodes(group.per_node) for group in problem.groups]
         self.largest: Ints = pairs.market.largest_node.copy()
         self.budgets = dict(pairs.market.budgets)
         self.quotas = dict(pairs.market.quotas)
@@ -43,7 +44,7 @@ class Ledger:
         """Leave only budgets and quotas: for a bound in which everything else has its price."""
         self.count[:] = self.room[:] = self.largest[:] = MAX_DEVICES
         self.rows = [MAX_MONEY * MAX_DEVICES] * len(self.rows)
-        self.nodes = [[MAX_DEVICES * MAX_DEVICES] if nodes else [] for nodes in self.nodes]
+        self.nodes = [Nodes([MAX_DEVICES * MAX_DEVICES] if nodes.free else []) for nodes in self.nodes]
 
     def fits(self, ask: int, which: slice) -> Bools:
         """Which of these pairs of one ask still fit."""
@@ -95,9 +96,10 @@ class Ledger:
         if ask.same_node:
             nodes = self.nodes[group]
             if node is None:
-                node = min((free, at) for at, free in enumerate(nodes) if free >= units)[1]
-            nodes[node] -= units
-            self.largest[group] = max(nodes)
+                node = nodes.tightest(units)
+                assert node is not None, "it was asked before whether it fits"
+            nodes.take(node, units)
+            self.largest[group] = nodes.largest()
         for name in set(ask.budgets):
             self.budgets[name] -= sign * int(pairs.cost[pair])
         for name in set(ask.quotas):
@@ -120,16 +122,17 @@ def bind(pairs: Pairs, chosen: Iterable[int], named: Mapping[int, int]) -> Mappi
     same number of places of each smaller size. Other groups come with names from the exact solver.
     """
     nodes: dict[int, int] = {}
-    free: dict[int, list[int]] = {}
+    free: dict[int, Nodes] = {}
     pieces = [pair for pair in chosen if pairs.asks[int(pairs.ask[pair])].same_node]
     for pair in sorted(pieces, key=lambda pair: (pair not in named, -int(pairs.units[pair]), pair)):
         group, units = int(pairs.group[pair]), int(pairs.units[pair])
-        left = free.setdefault(group, list(pairs.groups[group].per_node))
-        fitting = [(room, at) for at, room in enumerate(left) if room >= units]
-        if not fitting:
+        if group not in free:
+            free[group] = Nodes(pairs.groups[group].per_node)
+        left = free[group]
+        node = named[pair] if pair in named else left.tightest(units)
+        if node is None or left.free[node] < units:
             return None
-        node = named[pair] if pair in named else min(fitting)[1]
-        left[node] -= units
+        left.take(node, units)
         nodes[pair] = node
     return nodes
 

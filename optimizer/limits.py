@@ -67,7 +67,7 @@ def loose(pairs: Pairs, kept: Ints) -> dict[int, Ints]:
 
 def _node_rows(pairs: Pairs, group: int, mine: Ints, left: Ledger) -> Iterator[Row]:
     one_node = mine[pairs.same_node[pairs.ask[mine]]]
-    free = np.array(left.nodes[group], dtype=np.int64)
+    free = np.array(left.nodes[group].free, dtype=np.int64)
     for size in np.unique(pairs.units[one_node]).tolist():
         fitting = one_node[pairs.units[one_node] >= size]
         yield from _row(
