@@ -2,7 +2,8 @@
 
 ``await store.write(job)`` queues ``job`` for the one writer thread, which runs all jobs that are waiting inside one
 transaction and commits them together; the future resolves only after that commit, so whatever was answered is on disk.
-A job that raises is undone alone. ``await store.read(job)`` runs on a connection that cannot write. Both take a
+A job that raises is undone alone; for that the others may be run a second time, so a job has no effect but on its unit.
+``await store.read(job)`` runs on a connection that cannot write. Both take a
 function of a ``Unit`` and return what it returns; a job must not await and may be the only one who sees its unit.
 """
 
@@ -197,23 +198,33 @@ class Store:
                 loop.call_soon_threadsafe(_settle, [task for task in batch if task.loop is loop])
 
     def _transaction(self, connection: Connection, batch: list[_Task[Any]]) -> list[Entry]:
-        """All jobs in one transaction; what it logged."""
-        unit = Unit(connection)
-        alone = len(batch) == 1
+        """All jobs in one transaction; what it logged.
+
+        Nearly always nothing fails, so at first nobody pays for a savepoint. When a job fails that has changed
+        something, everything is undone, and all jobs run again, each behind a savepoint of its own. They may run twice
+        because a job's only effect is on its unit.
+        """
+        entries = self._run_all(connection, batch, savepoints=False)
+        return self._run_all(connection, batch, savepoints=True) or [] if entries is None else entries
+
+    def _run_all(self, connection: Connection, batch: list[_Task[Any]], *, savepoints: bool) -> list[Entry] | None:
+        """One try, committed; None: undone, because a job failed that can't be undone alone without a savepoint."""
+        unit = Unit(connection, savepoints=savepoints)
         with connection.begin() as transaction:
             self._base.begin(connection)
             for task in batch:
+                task.result = task.error = None
                 try:
-                    with unit.job(alone=alone):
+                    with unit.job():
                         task.result = task.job(unit)
                 except Exception as error:
                     if connection.invalidated or unit.spoilt(error):
                         raise
                     task.error = error
-            if alone and batch[0].error is not None:
-                transaction.rollback()
-            else:
-                unit.flush()
+                    if unit.changed and not savepoints:
+                        transaction.rollback()
+                        return None if len(batch) > 1 else []
+            unit.flush()
         return unit.entries
 
 

@@ -1,7 +1,8 @@
 """One transaction's view of the database, and the words every noun's statements are said with.
 
-A ``Unit`` is handed to a job and dies with it. What a job changes is undone alone when it fails: the first change of a
-job sets a savepoint (jobs that only look pay nothing). Log entries are numbered here and written once per commit.
+A ``Unit`` is handed to a job and dies with it. With savepoints, what a job changes is undone alone when it fails: its
+first change sets one (jobs that only look pay nothing). Without, whoever runs the jobs undoes the transaction. Log
+entries are numbered here and written once per commit.
 """
 
 from __future__ import annotations
@@ -31,11 +32,12 @@ _LAST = select(func.coalesce(func.max(tables.events.c.revision), 0))
 class Unit:
     """What a job may read and change."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, *, savepoints: bool = False) -> None:
         self._connection = connection
         self._last: int | None = None
-        self._savepoints = False
-        self._changed = False
+        self._savepoints = savepoints
+        self.changed = False
+        """The job that runs, or ran last, changed something or tried to."""
         self.entries: list[Entry] = []
         """Of this transaction, in order; written just before the commit."""
         self.answers = Answers(self)
@@ -57,9 +59,9 @@ class Unit:
         self, statement: Executable, values: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None
     ) -> CursorResult[*tuple[Any, ...]]:
         """Change; a violated constraint becomes the refusal it stands for."""
-        if self._savepoints and not self._changed:
+        if self._savepoints and not self.changed:
             self._connection.exec_driver_sql("SAVEPOINT job")
-        self._changed = True
+        self.changed = True
         try:
             return self._connection.execute(statement, values or {})
         except IntegrityError as error:
@@ -68,9 +70,9 @@ class Unit:
     @contextmanager
     def attempt(self) -> Iterator[None]:
         """A part of a job that may fail alone: what it changed is undone, and the exception goes on."""
-        if self._savepoints and not self._changed:
+        if self._savepoints and not self.changed:
             self._connection.exec_driver_sql("SAVEPOINT job")
-        self._changed = True
+        self.changed = True
         mark = len(self.entries), self._last
         self._connection.exec_driver_sql("SAVEPOINT attempt")
         try:
@@ -100,20 +102,20 @@ class Unit:
     # --- for the writer -----------------------------------------------------------------------------------------
 
     @contextmanager
-    def job(self, *, alone: bool) -> Iterator[None]:
-        """One job of a batch; undone alone when it fails, unless it is ``alone`` and the whole batch can be."""
-        self._savepoints, self._changed = not alone, False
+    def job(self) -> Iterator[None]:
+        """One job of a batch; with savepoints it is undone alone when it fails."""
+        self.changed = False
         mark = len(self.entries), self._last
         try:
             yield
         except BaseException:
-            if self._changed and self._savepoints:
+            if self.changed and self._savepoints:
                 self._connection.exec_driver_sql("ROLLBACK TO SAVEPOINT job")
                 self._connection.exec_driver_sql("RELEASE SAVEPOINT job")
             del self.entries[mark[0] :]
             self._last = mark[1]
             raise
-        if self._changed and self._savepoints:
+        if self.changed and self._savepoints:
             self._connection.exec_driver_sql("RELEASE SAVEPOINT job")
 
     def spoilt(self, error: Exception) -> bool:
@@ -122,7 +124,7 @@ class Unit:
         Where the database itself said no to a job that had set no savepoint, PostgreSQL turns the coming commit into a
         rollback and doesn't call that an error: nobody of the batch may be told that theirs is durable.
         """
-        return isinstance(error, DBAPIError) and not self._changed
+        return isinstance(error, DBAPIError) and not self.changed
 
     def flush(self) -> None:
         """Write the log entries of the whole batch in one statement."""
