@@ -50,7 +50,7 @@ def run(verb: str, settings: Settings) -> int:
     """Carry out ``serve`` or ``migrate``; what a person can put right is said in one line."""
     from broker.app import LoopDied, serve
     from broker.keys import KeysUnreadable
-    from broker.kit import logs
+    from broker.kit import logs, memory
     from broker.store.database import BadDatabase
     from broker.store.migrate import migrate
     from broker.tls import BadCertificate
@@ -59,6 +59,7 @@ def run(verb: str, settings: Settings) -> int:
         level=settings.log_level.upper(), json=None if settings.log_format == "auto" else settings.log_format == "json"
     )
     sys.setswitchinterval(SWITCH_S)
+    memory.few_arenas()
     try:
         if verb == "migrate":
             settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)

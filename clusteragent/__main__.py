@@ -13,7 +13,7 @@ from typing import Any
 import structlog
 from pydantic import ValidationError
 
-from broker.kit import logs
+from broker.kit import logs, memory
 from clusteragent.agent import Agent
 from clusteragent.kube.real import NoWayIn, RealKube
 from clusteragent.settings import PREFIX, Settings
@@ -23,6 +23,7 @@ log = structlog.get_logger("agent")
 
 async def serve(settings: Settings) -> None:
     """Run one agent until SIGTERM or SIGINT; raises what killed it, or ``NoWayIn``."""
+    memory.few_arenas()
     logs.configure(level=settings.log_level)
     kube = await connect(settings)
     try:
