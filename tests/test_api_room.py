@@ -273,6 +273,7 @@ async def test_a_query_string_that_makes_no_sense_is_422(query):
         "Bearer lmt_other",
         "Basic bG10X3JlYWRlcg==",
         "lmt_reader",
+        "Bearer lmt_reader.and-more",
         "Bearer lmt_" + "a" * 300,
     ],
 )

@@ -15,8 +15,7 @@
     │   ├── LenderUnavailable       the lender may not lend at this moment
     │   ├── BudgetExhausted         the burst policy's budget can't hold the worst case
     │   ├── AlreadyThere            the name is taken
-    │   ├── OwnedByObject           the thing follows an object in a cluster: change it there
-    │   └── TooFresh                a lender may not take the devices back so early
+    │   └── OwnedByObject           the thing follows an object in a cluster: change it there
     ├── Gone                        it was there and isn't any more
     │   ├── TooOld                  the event log doesn't reach back so far: list again
     │   └── WasSilent               the broker gave this agent up for a while: say how everything stands, list again
@@ -77,7 +76,10 @@ class MissingScope(Forbidden):
     title = "The token can't do this"
 
     def __init__(self, scope: str) -> None:
-        super().__init__(f"This needs a token with the scope {scope!r}; ask an administrator for one.")
+        if scope == "agent":
+            super().__init__("Only a cluster's agent may do this, with the credential it was given when it joined.")
+        else:
+            super().__init__(f"This needs a token with the scope {scope!r}; ask an administrator for one.")
 
 
 class NotYourCluster(Forbidden):
@@ -99,11 +101,14 @@ class Conflict(Refusal):
     title = "In conflict with how things stand"
 
 
+_DONE = {"Renew": "renewed", "Drain": "ended", "Reclaim": "taken back", "Release": "released", "Reserve": "reserved"}
+
+
 class IllegalTransition(Conflict):
     title = "A lease can't do that now"
 
     def __init__(self, lease: str, state: str, event: str) -> None:
-        super().__init__(f"Lease {lease} is {state}; it can't {event.lower()} from there.")
+        super().__init__(f"Lease {lease} is {state.lower()}; it can't be {_DONE.get(event, event.lower())} now.")
         self.state, self.event = state, event
 
 
@@ -138,10 +143,6 @@ class AlreadyThere(Conflict):
 
 class OwnedByObject(Conflict):
     title = "It follows an object in a cluster"
-
-
-class TooFresh(Conflict):
-    title = "Too early to take it back"
 
 
 class Gone(Refusal):

@@ -1,9 +1,11 @@
 """Money is a whole number of micro-units of US dollars, or a ``Decimal``; never a float."""
 
+import re
 from decimal import Decimal, InvalidOperation
 from functools import lru_cache
 
 MICROS = 1_000_000
+_WRITTEN = re.compile(r"[0-9]{1,10}(\.[0-9]{1,40})?")
 LARGEST = Decimal(1_000_000_000)
 """US dollars: the largest sum. A thousand devices for a month cost more than a million."""
 DEAREST_MICROS = 10_000 * MICROS
@@ -20,6 +22,8 @@ def to_micros(amount: Decimal | str) -> int:
         raise ValueError(f"{str(amount)[:40]!r}: an amount of money is zero or more, and finite")
     if number > LARGEST:
         raise ValueError(f"{str(amount)[:40]!r} is more than {LARGEST}; is the unit right?")
+    if isinstance(amount, str) and not _WRITTEN.fullmatch(amount):
+        raise ValueError(f"{amount[:40]!r}: write an amount with digits and a point, like 2.40")
     micros = number * MICROS
     if micros != micros.to_integral_value():
         raise ValueError(f"{str(amount)[:40]!r} is finer than a millionth of a dollar")

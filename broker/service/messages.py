@@ -20,6 +20,7 @@ from broker.domain.offer import Offer
 from broker.kit import jose
 from broker.wire.agents import LeaseReport
 from broker.wire.base import Inbound
+from broker.wire.mistakes import mistakes
 from broker.wire.offers import Advert, AdvertisedOffer
 
 B = TypeVar("B", bound=Inbound)
@@ -48,11 +49,12 @@ def malformed(error: ValidationError | RecursionError) -> Malformed:
     if isinstance(error, RecursionError):
         return Malformed("The message is nested too deeply.")
     errors = [
-        {"pointer": "/" + "/".join(str(part)[:64] for part in each["loc"]), "detail": each["msg"][:300]}
-        for each in error.errors(include_url=False, include_context=False, include_input=False)[:20]
+        {"pointer": "/" + "/".join(str(part)[:64] for part in where), "detail": what}
+        for where, what in mistakes(error, most=20)
     ]
-    where = errors[0]["pointer"] if errors else "/"
-    return Malformed(f"The message has {error.error_count()} mistakes; the first is at {where}.", errors=errors)
+    first, count = errors[0], error.error_count()
+    more = f" It has {count - 1} more mistakes." if count > 1 else ""
+    return Malformed(f"The message can't be used: {first['pointer']} {first['detail']}.{more}", errors=errors)
 
 
 def offer_rows(advert: Advert, now: datetime) -> dict[str, Offer]:

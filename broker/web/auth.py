@@ -33,6 +33,6 @@ class Gate:
         scheme, _, secret = (authorization or "").partition(" ")
         if scheme.lower() != "bearer" or not secret.startswith(_PREFIXES) or len(secret) > _LONGEST:
             raise Unauthenticated
-        if not secret.isascii() or not secret.isprintable():
+        if not secret.isascii() or not secret.isprintable() or "." in secret:  # only join tokens have a part after one
             raise Unauthenticated
         return await self._broker.authenticate(secret)

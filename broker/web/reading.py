@@ -25,6 +25,7 @@ from broker.web.refusals import (
     WrongContentType,
 )
 from broker.wire.base import Inbound
+from broker.wire.mistakes import mistakes
 
 M = TypeVar("M", bound=Inbound)
 
@@ -35,7 +36,6 @@ SEGMENT = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9.]{0,126}[A-Za-z0-9])?")
 """Ids and names. Without an underscore, which every secret of ours has: one in a path is not looked up."""
 _MAX_ERRORS = 20
 _MAX_POINTER = 200
-_MAX_MESSAGE = 300
 
 
 async def read_body(request: web.Request, *, limit: int, timeout: int) -> bytes:
@@ -135,12 +135,9 @@ def _validated(model: type[M], value: object, *, what: str) -> M:
     try:
         return model.model_validate(value)
     except ValidationError as error:
-        found = error.errors(include_url=False, include_input=False, include_context=False)
-        errors = [
-            {"pointer": _pointer(each["loc"]), "detail": each["msg"].removeprefix("Value error, ")[:_MAX_MESSAGE]}
-            for each in found[:_MAX_ERRORS]
-        ]
-    more = f" (the first {_MAX_ERRORS} of {len(found)} are listed)" if len(found) > _MAX_ERRORS else ""
+        count = error.error_count()
+        errors = [{"pointer": _pointer(where), "detail": what} for where, what in mistakes(error, most=_MAX_ERRORS)]
+    more = f" (the first {_MAX_ERRORS} of {count} are listed)" if count > _MAX_ERRORS else ""
     first = errors[0]
     where = f" at {first['pointer']}" if first["pointer"] else ""
     raise InvalidInput(f"The {what} is not what this route takes{where}: {first['detail']}{more}", errors=errors)

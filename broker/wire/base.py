@@ -6,7 +6,6 @@ people write them, and every text and list has a limit.
 """
 
 from datetime import UTC, datetime
-from decimal import Decimal
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -163,8 +162,3 @@ class Problem(Outbound):
     """For invalid input: where (a JSON pointer) and what."""
     reasons: list[dict[str, Any]] = []
     """For a request that could not be placed: the reasons, as data."""
-
-
-def decimal(amount: int) -> Decimal:
-    """Micro-dollars as a ``Decimal`` of dollars."""
-    return from_micros(amount)

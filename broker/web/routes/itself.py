@@ -32,7 +32,7 @@ async def healthy(call: Call) -> Health:
 
 
 async def ready(call: Call) -> Health:
-    """Whether it can serve: the store answers and the loops turn."""
+    """Whether it can serve: the store answers."""
     if (why := await call.broker.ready()) is not None:
         raise NotReady(why)
     return Health()

@@ -50,7 +50,7 @@ async def get_request(call: Call, *, request: str) -> RequestView:
 async def cancel_request(call: Call, *, request: str) -> RequestView:
     """Take a request back; a lease that was made for it ends.
 
-    Idempotent: a request that was taken back or has ended stays as it is.
+    Again is fine. One that was refused or has ended by itself has nothing to take back: 409.
     """
     return await call.broker.cancel(call.who, request)
 
