@@ -98,11 +98,18 @@ class Shelf:
     @classmethod
     def of(cls, lot: Lot, taken: AbstractSet[str]) -> Shelf:
         nodes: dict[str, list[str]] = {}
+        alone: dict[str, list[str]] = {}
         for ref, node in lot.devices:
-            if ref not in taken:
+            if ref in taken:
+                continue
+            if node is None:
                 # Where nobody said which node, nothing may be assumed to share one.
-                nodes.setdefault(f"node {node}" if node is not None else f"device {ref}", []).append(ref)
-        return cls(lot, dict(sorted(nodes.items())))
+                alone[f"device {ref}"] = [ref]
+            elif node in nodes:
+                nodes[node].append(ref)
+            else:
+                nodes[node] = [ref]
+        return cls(lot, dict(sorted(alone.items())) | {f"node {node}": nodes[node] for node in sorted(nodes)})
 
     @property
     def units(self) -> tuple[int, ...]:

@@ -124,7 +124,7 @@ class Leases:
         wanted = list(ids)
         found: list[Lease] = []
         for start in range(0, len(wanted), 500):
-            found += [_lease(row) for row in self._unit.ask(_BY_ID, {"ids": wanted[start : start + 500]})]
+            found += [_lease(row) for row in self._unit.ask(_BY_ID, {"ids": wanted[start : start + 500]}).all()]
         return found
 
     def page(

@@ -48,11 +48,11 @@ class Requests:
 
     def by_id(self, ids: Iterable[str]) -> list[Request]:
         wanted = list(ids)
-        return [_request(row) for row in self._unit.ask(_BY_ID, {"ids": wanted})] if wanted else []
+        return [_request(row) for row in self._unit.ask(_BY_ID, {"ids": wanted}).all()] if wanted else []
 
     def open(self) -> list[Request]:
         """Everything that waits for a place, in order of arrival."""
-        return [_request(row) for row in self._unit.ask(_OPEN)]
+        return [_request(row) for row in self._unit.ask(_OPEN).all()]
 
     def page(
         self,
