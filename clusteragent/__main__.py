@@ -15,14 +15,16 @@ from pydantic import ValidationError
 
 from broker.kit import logs, memory
 from clusteragent.agent import Agent
+from clusteragent.identity import NoIdentity
 from clusteragent.kube.real import NoWayIn, RealKube
 from clusteragent.settings import PREFIX, Settings
+from clusteragent.uplink import Refused
 
 log = structlog.get_logger("agent")
 
 
 async def serve(settings: Settings) -> None:
-    """Run one agent until SIGTERM or SIGINT; raises what killed it, or ``NoWayIn``."""
+    """Run one agent until SIGTERM or SIGINT; raises what killed it, ``NoWayIn``, ``NoIdentity`` or ``Refused``."""
     memory.few_arenas()
     logs.configure(level=settings.log_level)
     kube = await connect(settings)
@@ -66,7 +68,7 @@ def main() -> int:
     try:
         with asyncio.Runner(loop_factory=loop_factory()) as runner:
             runner.run(serve(settings))
-    except NoWayIn as error:
+    except (NoWayIn, NoIdentity, Refused) as error:
         print(error, file=sys.stderr)
         return 1
     return 0

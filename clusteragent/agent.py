@@ -187,6 +187,7 @@ class Agent:
                 drain=settings.drain,
                 keep_pod=await self._must_keep_pod() if keep_pod is None else keep_pod,
                 lends=settings.lend,
+                borrows=settings.borrow,
                 image=settings.placeholder_image,
                 role=settings.borrower_role,
             ),

@@ -56,10 +56,12 @@ class Memory:
     """Why it can't be mirrored here at all."""
 
 
-def plan(view: View, memory: Memory, now: Now, *, skew: float) -> Plan:
+def plan(view: View, memory: Memory, now: Now, *, skew: float, borrows: bool = True) -> Plan:
     """What to do next for this lease."""
     if view.unreadable:
         return Plan()
+    if not borrows and view.record is None and not view.claims:
+        memory.refused = "this cluster does not borrow"
     memory.recorded |= view.record is not None
     if memory.reason in ("", RETURNED):  # an end that came meanwhile needs no telling the broker
         memory.reason = _ending(view, memory, now, skew=skew) or memory.reason

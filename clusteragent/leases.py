@@ -260,7 +260,7 @@ class Leases:
                 log.info("lease.ending", lease=key[1], role=key[0], phase=memory.ending.phase, why=memory.ending.reason)
             return plan, lend.seconds_left(view, memory, now, self._terms)
         mirror = self._borrower(key[1])
-        plan = borrow.plan(mirror, memory, now, skew=self._terms.skew)
+        plan = borrow.plan(mirror, memory, now, skew=self._terms.skew, borrows=self._terms.borrows)
         return plan, None if memory.reason else borrow.seconds_left(mirror, now, skew=self._terms.skew)
 
     def _receive(self, view: lender.View, memory: lender.Memory, now: Now) -> None:

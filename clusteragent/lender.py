@@ -31,6 +31,8 @@ class Terms:
     role: str
     lends: bool = True
     """False: this cluster only borrows, or its owner has turned lending off."""
+    borrows: bool = True
+    """False: this cluster only lends."""
 
 
 @dataclass(frozen=True)

@@ -422,6 +422,45 @@ async def test_pods_of_the_borrower_are_gone_before_its_claims(world: World) -> 
     await world.nothing_left()
 
 
+async def test_before_1_36_the_placeholder_stays_and_keeps_the_devices() -> None:
+    world = World()
+    world.b.settings = world.b.settings.model_copy(update={"keep_placeholder": True})
+    await world.begin()
+    body = await world.lend()
+    kube = world.b.cluster.connect()
+    assert [pod["metadata"]["name"] for pod in await kube.list(PODS, namespace=HELD)] == ["hold-0"]
+    [claim] = await kube.list(RESOURCE_CLAIMS, namespace=HELD)
+    assert {entry["resource"] for entry in claim["status"]["reservedFor"]} == {"pods"}
+    await world.b.kill()
+    await world.b.start()
+    await world.b.ready()
+    assert world.broker.members["b"].resyncs[-1].leases[0].phase == "lent"
+    await world.broker.end(body)
+    await world.broker.hears("b", "released")
+    await world.nothing_left()
+    for side in (world.a, world.b):
+        await side.kill()
+
+
+@pytest.mark.parametrize("side", ["lend", "borrow"])
+async def test_a_cluster_that_does_not_lend_or_borrow_says_so(side: str) -> None:
+    world = World()
+    await world.begin()
+    victim = world.b if side == "lend" else world.a
+    await victim.kill()
+    victim.settings = victim.settings.model_copy(update={side: False})
+    await victim.start()
+    await victim.ready()
+    body = await world.broker.grant("b", "a", 8)
+    if side == "borrow":
+        await world.broker.hears("b", "held")
+        await world.broker.activate(body)
+    refused = await world.broker.hears(victim.name, "refused")
+    assert f"does not {side}" in refused.reason
+    for each in (world.a, world.b):
+        await each.kill()
+
+
 @pytest.mark.parametrize("after", range(1, 8))
 async def test_a_hold_that_is_called_off_half_way_leaves_nothing_after_its_release(world: World, after: int) -> None:
     begun = asyncio.Event()
