@@ -142,7 +142,7 @@ class FakeBroker:
             generation=generation,
             lease=body,
         )
-        return sign_lease(claims, self.key)
+        return sign_lease(claims.model_dump(exclude={"lease"}), claims.lease.model_dump_json(), self.key)
 
     async def lend(self, body: LeaseBody, token: str, *, generation: int = 1) -> None:
         sealed, serial = self.sealed.get(body.id, (None, 0))

@@ -13,9 +13,9 @@ from typing import Any
 
 from broker.domain.lease import LIVE, Ending, Lease, State
 from broker.domain.request import Request, RequestState
-from broker.kit.jose import LEASE
 from broker.service.core import Core
 from broker.store.unit import Unit
+from broker.wire.signing import sign_lease
 
 _ENDS_THE_REQUEST = frozenset({Ending.CANCELLED, Ending.REVOKED, Ending.RETURNED})
 
@@ -63,8 +63,7 @@ class Moves(Core):
             "exp": int(lease.expires_at.timestamp()),
             "generation": lease.generation,
         }
-        payload = f'{json.dumps(head)[:-1]}, "lease": {lease.body}}}'
-        return replace(lease, token=self.keys[0].sign(payload.encode(), typ=LEASE))
+        return replace(lease, token=sign_lease(head, lease.body, self.keys[0]))
 
     def save_requests(self, unit: Unit, changes: Sequence[tuple[Request, Request]], *, by: str) -> list[Request]:
         """(before, after): logged and saved by compare-and-set."""

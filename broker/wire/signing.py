@@ -4,6 +4,7 @@ Whoever has the key set can verify a lease with no network: the broker's word is
 borrower and anybody they show it to (RFC 7519, with the fixed type and algorithm RFC 8725 asks for).
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -18,9 +19,14 @@ class Unverified(Exception):
     """This is not a lease to rely on; the text says why."""
 
 
-def sign_lease(claims: LeaseClaims, key: jose.SigningKey) -> str:
-    """The compact JWS of a lease."""
-    return key.sign(claims.model_dump_json(exclude_none=True).encode(), typ=jose.LEASE)
+def sign_lease(head: Mapping[str, object], body: str, key: jose.SigningKey) -> str:
+    """The compact JWS of a lease.
+
+    ``head`` has the claims of ``LeaseClaims`` but the last; ``body`` is that last one, a ``LeaseBody`` as the JSON that is
+    stored: what is signed are those bytes, not a second rendering of them.
+    """
+    claims = json.dumps(head, separators=(",", ":"))
+    return key.sign(f'{claims[:-1]},"lease":{body}}}'.encode(), typ=jose.LEASE)
 
 
 def verify_lease(
