@@ -22,8 +22,8 @@ class Unverified(Exception):
 def sign_lease(head: Mapping[str, object], body: str, key: jose.SigningKey) -> str:
     """The compact JWS of a lease.
 
-    ``head`` has the claims of ``LeaseClaims`` but the last; ``body`` is that last one, a ``LeaseBody`` as the JSON that is
-    stored: what is signed are those bytes, not a second rendering of them.
+    ``head`` has the claims of ``LeaseClaims`` but the last; ``body`` is that last one, a ``LeaseBody`` as the JSON that
+    is stored: what is signed are those bytes, not a second rendering of them.
     """
     claims = json.dumps(head, separators=(",", ":"))
     return key.sign(f'{claims[:-1]},"lease":{body}}}'.encode(), typ=jose.LEASE)
