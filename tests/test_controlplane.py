@@ -49,7 +49,10 @@ def alive(pid: int) -> bool:
 
 def family(pid: int) -> list[int]:
     """A process and all that descend from it."""
-    told = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    try:
+        told = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    except (FileNotFoundError, ProcessLookupError):
+        return [pid]  # it ended while we looked
     return [pid, *(one for child in told for one in family(int(child)))]
 
 
