@@ -50,6 +50,13 @@ class Why(IntFlag):
     """A quota of the request cannot hold its devices, even alone."""
     VALUE = 1 << 19
     """It costs more than the request is worth (aim: welfare)."""
+    JURISDICTION = 1 << 20
+    INTERRUPTIBLE = 1 << 21
+    """Its lender may reclaim at any time, which the request refuses."""
+    WINDOW = 1 << 22
+    """No start lies in the request's window that lets it end by its deadline."""
+    PINNED = 1 << 23
+    """A running lease that must not be moved is elsewhere."""
 
 
 class Lost(StrEnum):
@@ -58,6 +65,8 @@ class Lost(StrEnum):
     TAKEN = "taken"
     """Other requests of this plan take what it would need."""
     LATER_TIER = "later tier"
+    MOVE = "would have to move"
+    """A running lease stays where it is: moving costs more than it gains."""
     NOT_CONFIDENTIAL = "not confidential"
     COSTLIER = "costlier"
     LOOSER = "looser fit"
@@ -99,6 +108,11 @@ class Field(StrEnum):
     SAME_NODE = "same node"
     BUDGET = "budget"
     QUOTA = "quota"
+    JURISDICTION = "jurisdiction"
+    UNINTERRUPTED = "uninterrupted"
+    START_BY = "start by"
+    END_BY = "end by"
+    SPLIT = "split"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -117,24 +131,68 @@ class Alternative:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Placement:
-    """Where an ask goes."""
+class Part:
+    """What one group gives to a placement."""
 
     group: str
+    workers: int
     units: int
     devices: int
-    """Devices lent and paid: units × devices per unit, so at least what was asked."""
+    """Devices lent and paid: units × devices per unit."""
     cost_micros: int
-    """Worst case: price × devices × duration, rounded up, and transfer."""
-    price_micros: int
-    """µUSD per requested device-hour, rounded up, whole units and transfer included."""
-    tier: int = 0
+    """Worst case: price × devices × duration for each worker, rounded up, and transfer."""
     nodes: tuple[tuple[int, int], ...] = ()
     """(index into ``Group.per_node``, units) where the group says what its nodes hold; else empty."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Placement:
+    """Where an ask goes, from when to when."""
+
+    parts: tuple[Part, ...]
+    """One, unless the request may be split."""
+    price_micros: int
+    """µUSD per requested device-hour, rounded up, whole units and transfer included."""
+    start_s: int = 0
+    """Seconds from now; one of the problem's starts."""
+    duration_s: int
+    """In the form it takes there: shorter on faster devices."""
+    form: int = 0
+    """0 is the ask's own, 1 the first of its ``forms``."""
+    tier: int = 0
+    """The latest tier among its parts."""
+    loss_micros: int = 0
+    """What counts beside the cost and is not paid: expected reclaims, waiting, being moved."""
+    moved: bool = False
+    """A running lease that leaves where it is."""
     considered: tuple[Alternative, ...] = ()
     """The other groups, eligible ones first, then by price; at most ``solve``'s ``alternatives`` of them."""
     removed: Mapping[Why, int] = field(default_factory=dict)
     """Single predicate → how many groups it removed."""
+
+    @property
+    def group(self) -> str:
+        """Of the only, or the first, part."""
+        return self.parts[0].group
+
+    @property
+    def nodes(self) -> tuple[tuple[int, int], ...]:
+        """Of the only, or the first, part."""
+        return self.parts[0].nodes
+
+    @property
+    def units(self) -> int:
+        return sum(part.units for part in self.parts)
+
+    @property
+    def devices(self) -> int:
+        """Devices lent and paid."""
+        return sum(part.devices for part in self.parts)
+
+    @property
+    def cost_micros(self) -> int:
+        """Worst case of all parts."""
+        return sum(part.cost_micros for part in self.parts)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -178,6 +236,63 @@ class Refusal:
     changes: tuple[Change, ...]
     detailed: bool = True
     """Whether ``binding`` and ``changes`` were looked for; ``solve`` does so for the first ``details`` requests."""
+    outbid_micros: int | None = None
+    """µUSD by which its best choice misses the clearing prices; None where it has none, or there are no prices."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Idle:
+    """Why an offer is not used, or not all of it."""
+
+    free: int
+    """Units nobody takes now."""
+    asks: int
+    """How many requests looked at it."""
+    eligible: int
+    """How many it would suit."""
+    removed: Mapping[Why, int]
+    """Single predicate → how many requests it removed."""
+    cut_micros: int | None = None
+    """µUSD per device-hour below its price at which an unplaced request would take it; None where no price would do
+    or there are no prices."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TenantShare:
+    """How much one tenant gets."""
+
+    guaranteed: int
+    devices: int
+    """Lent to it by this plan, running leases included."""
+    entitled: int
+    """Devices of its requests that its guarantee covers; see ``fairness.entitled``."""
+    entitled_placed: int
+    dominant: float
+    """The largest share of all devices of one kind that it holds (DRF), 0 to 1."""
+    weighted: float
+    """The dominant share by weight; the mean weight counts as 1."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Envy:
+    """A tenant that could use more of what another holds, weight for weight, than of what it holds itself."""
+
+    tenant: str
+    of: str
+    devices: int
+    """How many more devices it could use, rounded down."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Fairness:
+    """How the plan treats tenants."""
+
+    tenants: Mapping[str, TenantShare]
+    least: float
+    """Lowest weighted dominant share among tenants that ask for something they could have."""
+    most: float
+    envy: tuple[Envy, ...]
+    """The largest first."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -211,6 +326,12 @@ class Solution:
     prices: Mapping[tuple[Limit, str], float]
     """Clearing prices: µUSD per unit of a group, per µUSD of a budget, per device of a quota; those not named are 0.
     Known where the aim is welfare and the problem large enough to need them."""
+    unused: Mapping[str, Idle] = field(default_factory=dict)
+    """Group → why some of it is left; for groups with units that nobody takes now."""
+    ended: tuple[str, ...] = ()
+    """Running leases that the plan ends; their reasons are among ``unplaced``."""
+    fairness: Fairness | None = None
+    """Where the problem names shares."""
     wall_s: float
     stats: Mapping[str, float | int | str]
 
