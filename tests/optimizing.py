@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from fractions import Fraction
 from itertools import product
+from math import ceil
 
 from hypothesis import strategies as st
 
-from optimizer.check import cost_of, unsuitable, violations
+from optimizer.check import cost_of, loss_of, unsuitable, violations
 from optimizer.problem import Ask, Budget, CapacityRow, Confidential, Group, Problem, Quota, Tier
-from optimizer.solution import Placement, Solution
+from optimizer.solution import Part, Placement, Solution
 from optimizer.solve import solve
+from optimizer.suits import duration_of, form_at, form_of, tier_of
 
 HOUR = 3600
 DOLLAR = 1_000_000
@@ -56,16 +59,11 @@ def value(problem: Problem, chosen: dict[str, str]) -> tuple[int, ...]:
         goals.append(sum(ask.counts_for for ask in served))
         goals.append(sum(ask.counts_for * (len(turns) - turns.index(ask.created)) for ask in served))
     pairs = [(asks[name], groups[at]) for name, at in chosen.items()]
-    goals.append(-sum(tier_of(ask, group) for ask, group in pairs))
+    goals.append(-sum(tier_of(ask, group) or 0 for ask, group in pairs))
     goals.append(-sum(ask.confidential is Confidential.PREFER and not group.confidential for ask, group in pairs))
     goals.append(-sum(cost_of(ask, group) for ask, group in pairs))
     goals.append(-sum(group.count + -ask.devices // group.unit for ask, group in pairs))
     return tuple(goals)
-
-
-def tier_of(ask: Ask, group: Group) -> int:
-    """Rank of the first tier that names the group's cluster."""
-    return next((at for at, tier in enumerate(ask.tiers) if tier.clusters is None or group.cluster in tier.clusters), 0)
 
 
 def best_by_force(problem: Problem) -> tuple[int, ...]:
@@ -189,15 +187,82 @@ def with_ask(problem: Problem, changed: Ask) -> Problem:
     return replace(problem, asks=tuple(changed if each.id == changed.id else each for each in problem.asks))
 
 
-def as_placed(ask: Ask, group: Group, nodes: tuple[tuple[int, int], ...] = ()) -> Placement:
-    """A placement whose arithmetic is right."""
-    units = -(-ask.devices // group.unit)
+Nodes = tuple[tuple[int, int], ...]
+
+
+def as_placed(ask: Ask, group: Group, nodes: Nodes = (), **how: object) -> Placement:
+    """All of a request on one group, with arithmetic that is right."""
+    form = form_at(ask, form_of(ask, group.id) or 0)
+    return spread(ask, (group, form.workers, nodes), **how)  # type: ignore[arg-type]  # start_s and moved
+
+
+def spread(ask: Ask, *places: tuple[Group, int, Nodes], start_s: int = 0, moved: bool = False) -> Placement:
+    """A request on some groups, with so many workers and these nodes on each, with arithmetic that is right."""
+    rank = form_of(ask, places[0][0].id) or 0
+    form = form_at(ask, rank)
+    seconds = duration_of(ask, form)
+    parts = []
+    for group, workers, nodes in places:
+        units = -(-form.devices // group.unit) * workers
+        cost = cost_of(ask, group, start_s=start_s, workers=workers)
+        parts.append(
+            Part(
+                group=group.id,
+                workers=workers,
+                units=units,
+                devices=units * group.unit,
+                cost_micros=cost,
+                nodes=nodes,
+            )
+        )
+    hourly = sum(part.devices * group.price_at(start_s) for part, (group, _, _) in zip(parts, places, strict=True))
+    fees = sum(ask.transfer_micros.get(group.region, 0) for group, _, _ in places)
+    price = Fraction(hourly, form.devices * form.workers)
+    price += Fraction(3600 * fees, form.devices * form.workers * seconds)
     return Placement(
-        group=group.id,
-        units=units,
-        devices=units * group.unit,
-        cost_micros=cost_of(ask, group),
-        price_micros=0,
-        tier=tier_of(ask, group),
-        nodes=nodes,
+        parts=tuple(parts),
+        price_micros=ceil(price),
+        start_s=start_s,
+        duration_s=seconds,
+        form=rank,
+        tier=max(tier_of(ask, group) or 0 for group, _, _ in places),
+        loss_micros=loss_of(ask, *(group for group, _, _ in places), start_s=start_s, moved=moved),
+        moved=moved,
     )
+
+
+def stays(ask: Ask, problem: Problem) -> Placement:
+    """A running lease as it was, on nodes where that matters and is known."""
+    assert ask.running is not None
+    groups = {group.id: group for group in problem.groups}
+    places: dict[str, tuple[int, list[int]]] = {}
+    for held in ask.running.held:
+        workers, on = places.get(held.group, (0, []))
+        places[held.group] = workers + held.workers, [*on, *held.nodes]
+    parts = []
+    for name, (workers, on) in places.items():
+        group = groups[name]
+        units = -(-ask.devices // group.unit)
+        named = group.per_node and len(on) == workers and (ask.same_node or problem.starts == (0,))
+        parts.append(
+            Part(
+                group=name,
+                workers=workers,
+                units=units * workers,
+                devices=units * workers * group.unit,
+                cost_micros=-(-group.price_micros * units * workers * group.unit * ask.duration_s // HOUR),
+                nodes=tuple((node, units * on.count(node)) for node in sorted(set(on))) if named else (),
+            )
+        )
+    hourly = sum(part.devices * groups[part.group].price_micros for part in parts)
+    return Placement(
+        parts=tuple(parts),
+        price_micros=ceil(Fraction(hourly, ask.total)),
+        duration_s=ask.duration_s,
+        tier=max(tier_of(ask, groups[name]) or 0 for name in places),
+    )
+
+
+def other(placement: Placement, **of_the_part: object) -> Placement:
+    """The same, with its first part changed."""
+    return replace(placement, parts=(replace(placement.parts[0], **of_the_part), *placement.parts[1:]))  # type: ignore[arg-type]  # tests name any field

@@ -9,7 +9,7 @@ import pytest
 from optimizer.check import violations
 from optimizer.problem import Budget, CapacityRow, Problem, Quota
 from optimizer.solution import Placement
-from tests.optimizing import DOLLAR, as_placed, ask, group
+from tests.optimizing import DOLLAR, as_placed, ask, group, other
 
 G = group("g", 8, per_node=(4, 4))
 R = ask("r", 4, budgets=("b",), quotas=("q",))
@@ -32,16 +32,16 @@ def test_a_valid_plan_has_no_violations() -> None:
 @pytest.mark.parametrize(
     ("problem", "plan"),
     [
-        (PROBLEM, {**GOOD, "s": replace(GOOD["s"], nodes=((0, 4),))}),
-        (PROBLEM, {**GOOD, "s": replace(GOOD["s"], nodes=((0, 2), (1, 2)))}),
-        (PROBLEM, {**GOOD, "s": replace(GOOD["s"], nodes=())}),
-        (PROBLEM, {**GOOD, "s": replace(GOOD["s"], nodes=((7, 4),))}),
-        (PROBLEM, {**GOOD, "s": replace(GOOD["s"], units=3)}),
-        (PROBLEM, {**GOOD, "s": replace(GOOD["s"], devices=5)}),
-        (PROBLEM, {**GOOD, "s": replace(GOOD["s"], cost_micros=1)}),
+        (PROBLEM, {**GOOD, "s": other(GOOD["s"], nodes=((0, 4),))}),
+        (PROBLEM, {**GOOD, "s": other(GOOD["s"], nodes=((0, 2), (1, 2)))}),
+        (PROBLEM, {**GOOD, "s": other(GOOD["s"], nodes=())}),
+        (PROBLEM, {**GOOD, "s": other(GOOD["s"], nodes=((7, 4),))}),
+        (PROBLEM, {**GOOD, "s": other(GOOD["s"], units=3)}),
+        (PROBLEM, {**GOOD, "s": other(GOOD["s"], devices=5)}),
+        (PROBLEM, {**GOOD, "s": other(GOOD["s"], cost_micros=1)}),
         (PROBLEM, {**GOOD, "s": replace(GOOD["s"], tier=1)}),
-        (PROBLEM, {**GOOD, "s": replace(GOOD["s"], group="h")}),
-        (PROBLEM, {**GOOD, "s": replace(GOOD["s"], group="nowhere")}),
+        (PROBLEM, {**GOOD, "s": other(GOOD["s"], group="h")}),
+        (PROBLEM, {**GOOD, "s": other(GOOD["s"], group="nowhere")}),
         (PROBLEM, {**GOOD, "nobody": GOOD["s"]}),
         (replace(PROBLEM, groups=(replace(G, count=7), group("h", 2))), GOOD),
         (replace(PROBLEM, groups=(replace(G, cluster="home"), group("h", 2))), GOOD),
