@@ -97,7 +97,7 @@ class _Purse:
 
     @property
     def level(self) -> float:
-        """Devices by weight. While a guarantee has room both are below 2^20: unequal quotients then differ as floats."""
+        """Devices by weight. While there is room both are below 2^20, so that unequal quotients differ as floats."""
         return self.used / self.share.weight
 
     def next_covered(self, eligible: Callable[[Ask], bool]) -> Ask | None:
