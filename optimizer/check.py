@@ -89,7 +89,9 @@ def _misplaced(limits: Limits, ask: Ask, groups: list[Group], placement: Placeme
         yield f"it suits in form {' and '.join(sorted(map(str, ranks)))}, the plan says {placement.form}"
     if len(parts) > 1:
         yield from _scattered(limits, ask, groups, placement)
-    if (workers := sum(part.workers for part in parts)) != form.workers or min(part.workers for part in parts) < 1:
+    if min(part.workers for part in parts) < 1:
+        yield "a part has no worker"
+    if (workers := sum(part.workers for part in parts)) != form.workers:
         yield f"{workers} workers are not the whole of {form.workers}"
     for group, part in zip(groups, parts, strict=True):
         yield from _unequal(ask, form, group, part, cost_of(ask, group, start_s=start, workers=part.workers, form=form))
