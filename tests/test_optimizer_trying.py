@@ -105,14 +105,15 @@ def test_the_cheaper_window_wins_unless_waiting_costs_more() -> None:
 
 def test_a_lease_that_ends_serves_the_next() -> None:
     offers = group("g", 4, later=(Later(at_s=2 * HOUR, units=4),))
-    asks = (ask("r", 4, start_by_s=HOUR), ask("s", 4, created=1, start_by_s=2 * HOUR), ask("t", 4, created=2))
+    asks = (
+        ask("r", 4, start_by_s=HOUR, duration_s=2 * HOUR),
+        ask("s", 4, created=1, start_by_s=2 * HOUR),
+        ask("t", 4, created=2),
+    )
     problem = Problem(groups=(offers,), asks=asks, starts=(0, HOUR, 2 * HOUR))
-    # t can only go now; then r after it, and s where the other lease was or after r: all three fit.
-    assert {name: placed.start_s for name, placed in best_plan(problem)[1].items()} == {
-        "t": 0,
-        "r": HOUR,
-        "s": 2 * HOUR,
-    }
+    # t can only go now, then r after it for two hours, and s on what the other lease leaves.
+    starts = {name: placed.start_s for name, placed in best_plan(problem)[1].items()}
+    assert starts == {"t": 0, "r": HOUR, "s": 2 * HOUR}
 
 
 def test_a_running_lease_moves_only_where_that_pays() -> None:
@@ -138,10 +139,7 @@ def test_exposure_is_spread() -> None:
     quota = Quota(id="spot", remaining_devices=4, groups=frozenset({"a"}))
     asks = tuple(ask(f"r{at}", 4, quotas=("spot",)) for at in range(2))
     problem = Problem(groups=(group("a", 8), group("b", 8, price_micros=3 * DOLLAR)), asks=asks, quotas=(quota,))
-    assert best(problem)[-2] == -16 * DOLLAR
-    assert (
-        best(replace(problem, quotas=()) if False else replace(problem, quotas=(replace(quota, groups=None),)))[2] == 4
-    )
+    assert best(replace(problem, quotas=(replace(quota, groups=None),)))[2] == 4
 
 
 def test_next_months_budget_pays_for_next_month() -> None:
@@ -156,8 +154,9 @@ def test_next_months_budget_pays_for_next_month() -> None:
 
 def test_the_risk_of_a_reclaim_counts_like_money() -> None:
     groups = (group("spot", reclaims=250_000, interruptible=True), group("firm", price_micros=DOLLAR + 1))
-    problem = Problem(groups=groups, asks=(ask("r", 4, restart_micros=16),))
-    assert ids(problem) == {"r": ["spot"]}  # 4 µUSD either way; the first found of equals
+    problem = Problem(groups=groups, asks=(ask("r", 4, restart_micros=12),))
+    # 3 µUSD against 4 that the other costs more; then 5 against 4.
+    assert ids(problem) == {"r": ["spot"]}
     assert ids(replace(problem, asks=(ask("r", 4, restart_micros=20),))) == {"r": ["firm"]}
     assert ids(replace(problem, asks=(ask("r", 4, uninterrupted=True),))) == {"r": ["firm"]}
 
