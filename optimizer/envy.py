@@ -74,7 +74,6 @@ def envies(bundles: Bundles, claims: Claims, *, groups: int, most: int) -> list[
         shares = np.add.reduceat(useful[row_of[some]][:, bundles.group] * bundles.devices, first, axis=1)
         would = shares * claims.weight[some, None] // claims.weight[holders]
         amount = np.minimum(would, (held + claims.unmet)[some, None]) - held[some, None]
-        amount[some[:, None] == holders] = 0
         found = sorted((*found, *_largest(amount, some, holders, most)), key=lambda each: (-each[2], *each[:2]))[:most]
     return found
 

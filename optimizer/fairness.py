@@ -178,14 +178,12 @@ def report(
     *,
     pairs: tuple[Ints, Ints],
     covered: Set[str],
-    most_envy: int = MOST_ENVY,
 ) -> Fairness:
     """How a plan treats the tenants that ask for something or have a share.
 
     It says who holds what *now*: placements that start later count for nothing but ``entitled_placed``, and requests
     that may not start yet neither want nor envy. ``pairs`` are the eligible (ask, group) pairs, as indices into the
-    problem's asks and groups; ``covered`` is what ``entitled`` said. ``envy.py`` has the definition of envy; the
-    largest ``most_envy`` are named.
+    problem's asks and groups; ``covered`` is what ``entitled`` said. ``envy.py`` has the definition of envy.
     """
     shares = {share.tenant: share for share in problem.shares}
     tenants = sorted({*shares, *(ask.tenant for ask in problem.asks)})
@@ -227,7 +225,7 @@ def report(
         tenants=rows,
         least=min(weighted, default=0.0),
         most=max(weighted, default=0.0),
-        envy=_envy(problem, weight, held, unmet, pairs, most_envy),
+        envy=_envy(problem, weight, held, unmet, pairs),
     )
 
 
@@ -266,7 +264,6 @@ def _envy(
     held: Mapping[tuple[str, str], int],
     unmet: Mapping[str, int],
     pairs: tuple[Ints, Ints],
-    most: int,
 ) -> tuple[Envy, ...]:
     tenants = list(weight)
     tenant_at = {name: at for at, name in enumerate(tenants)}
@@ -284,7 +281,7 @@ def _envy(
             group=group[now],
         ),
         groups=len(problem.groups),
-        most=most,
+        most=MOST_ENVY,
     )
     return tuple(Envy(tenant=tenants[a], of=tenants[b], devices=amount) for a, b, amount in found)
 
