@@ -25,6 +25,7 @@ def build() -> argparse.ArgumentParser:
     _borrowing(verbs)
     _looking(verbs)
     _devices(verbs)
+    _solving(verbs)
     _running(verbs)
     return parser
 
@@ -282,6 +283,35 @@ def _devices(verbs: Any) -> None:
         "the exit code is 0 only when all agree.",
     )
     conformance.add_argument("file", nargs="+", metavar="FILE", help="cases, .json or .json.gz")
+
+
+def _solving(verbs: Any) -> None:
+    solve = _verb(
+        verbs,
+        "solve",
+        "place the requests of a file on its offers, and say how good the plan is; needs no broker",
+        "cli.solve",
+        "solve",
+        about="Reads offers, requests and limits from a file and prints the best plan: what goes where, what does not "
+        "and why not, and how far it may be from the best. Ctrl-C ends it with the best so far.",
+        epilog="examples:\n  lendmesh solve --example > problem.yaml\n  lendmesh solve problem.yaml --plot problem.svg",
+    )
+    solve.add_argument("file", nargs="?", metavar="FILE", help="the problem as YAML or JSON (- for stdin)")
+    solve.add_argument("--example", action="store_true", help="print a problem with comments, to begin with")
+    solve.add_argument("--time", default="10s", metavar="10s", help="how long to look for better plans (10s)")
+    solve.add_argument(
+        "--seed", type=int, default=0, metavar="N", help="other numbers may find other plans as good (0)"
+    )
+    solve.add_argument(
+        "--workers", type=int, default=1, metavar="N", help="threads; more than one is not repeatable (1)"
+    )
+    solve.add_argument("--why", metavar="REQUEST", help="everything about one request instead of the tables")
+    solve.add_argument("--plot", metavar="FILE.svg", help="draw supply and demand, prices and the gap over time")
+    solve.add_argument("--save", metavar="FILE", help="write the answer as JSON to a file too")
+    solve.add_argument(
+        "-o", "--out", "--output", dest="output", choices=("table", "json", "yaml"), default="table",
+        help="how to print (table)",
+    )  # fmt: skip
 
 
 def _running(verbs: Any) -> None:

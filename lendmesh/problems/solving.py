@@ -1,0 +1,135 @@
+"""Solving in a thread of its own, so that a person sees how far it is and may end it: Ctrl-C gives the best so far."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+from lendmesh.problems.answer import dollars, is_money
+from optimizer.problem import Aim, Problem
+from optimizer.solution import Solution
+
+LOOK_S = 0.1
+"""So often it is looked whether the solver is done, and said how far it is."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """How far the first goal that is not proved was, at one moment."""
+
+    seconds: float
+    stage: str
+    reached: int | None
+    bound: int | None
+
+
+@dataclass
+class Run:
+    """A solve, and what could be seen of it."""
+
+    solution: Solution
+    steps: list[Step] = field(default_factory=list)
+    stopped: bool = False
+
+
+def solved(problem: Problem, *, seconds: float, seed: int, workers: int, out: Console) -> Run:
+    """The best plan within the time, or until somebody presses Ctrl-C; pressed twice, it ends at once.
+
+    What it says about its progress goes to ``out``, and only where that is a screen.
+    """
+    task = _Task(problem, seconds=seconds, seed=seed, workers=workers)
+    thread = threading.Thread(target=task.run, name="solve", daemon=True)
+    line = (
+        Live(console=out, get_renderable=task.drawn, transient=True, refresh_per_second=8) if out.is_terminal else None
+    )
+    if line is not None:
+        line.start()
+    thread.start()
+    try:
+        task.wait()
+    except KeyboardInterrupt:
+        task.stop()
+        task.wait()
+    finally:
+        if line is not None:
+            line.stop()
+    if task.failure is not None:
+        raise task.failure
+    assert task.solution is not None
+    return Run(solution=task.solution, steps=task.steps, stopped=task.stopped)
+
+
+class _Task:
+    """What the thread does, and what both threads know of it."""
+
+    def __init__(self, problem: Problem, *, seconds: float, seed: int, workers: int) -> None:
+        self._problem, self._seconds, self._seed, self._workers = problem, seconds, seed, workers
+        self._done = threading.Event()
+        self._halt: Callable[[], object] | None = None
+        self.steps: list[Step] = []
+        self.solution: Solution | None = None
+        self.failure: BaseException | None = None
+        self.stopped = False
+
+    def run(self) -> None:
+        """In the solving thread."""
+        try:
+            # Loading the solver takes a quarter of a second, which reading a bad file should not.
+            from optimizer.solve import solve
+
+            self.solution = solve(
+                self._problem, time_limit_s=self._seconds, seed=self._seed, workers=self._workers, **self._seams(solve)
+            )
+        except BaseException as failure:  # handed to the waiting thread, which raises it
+            self.failure = failure
+        finally:
+            self._done.set()
+
+    def wait(self) -> None:
+        """Until the plan is there."""
+        while not self._done.wait(LOOK_S):
+            pass
+
+    def stop(self) -> None:
+        """End the solve soon."""
+        self.stopped = True
+        if self._halt is not None:
+            self._halt()
+
+    def drawn(self) -> Text:
+        """One line for a screen."""
+        if not self.steps:
+            return Text(f"  solving {len(self._problem.asks):,} requests × {len(self._problem.groups):,} offers", "dim")
+        last = self.steps[-1]
+        line = Text(f"  {last.seconds:5.1f} s  ", "dim")
+        line.append(last.stage)
+        money = self._problem.aim is Aim.WELFARE and is_money("welfare")
+        for word, value in (("reached", last.reached), ("bound", last.bound)):
+            if value is not None:
+                line.append(f"  {word} {f'${float(dollars(value)):,.2f}' if money else f'{value:,}'}")
+        if last.reached is not None and last.bound is not None:
+            gap = abs(last.bound - last.reached) / max(1, abs(last.bound), abs(last.reached))
+            line.append(f"  gap {gap:.2%}", "bold")
+        line.append("  stopping …" if self.stopped else "  Ctrl-C ends it with the best so far", "dim")
+        return line
+
+    def _watch(self, progress: Any) -> None:
+        self.steps.append(Step(progress.seconds, progress.stage, progress.reached, progress.bound))
+
+    def _seams(self, solve: Callable[..., Solution]) -> dict[str, Any]:
+        known, given = inspect.signature(solve).parameters, {}
+        if "watch" in known:
+            given["watch"] = self._watch
+        if "stop" in known:
+            stop = importlib.import_module("optimizer.effort").Stop()
+            self._halt = stop.set
+            given["stop"] = stop
+        return given
