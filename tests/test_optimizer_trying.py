@@ -179,6 +179,8 @@ def test_what_runs_uses_up_a_guarantee_first() -> None:
     asks = (lease, ask("s", 2, priority=5), ask("u", 2, tenant="u", priority=9))
     problem = Problem(groups=(group("g", 4),), asks=asks, shares=(Share(tenant="t", guaranteed=3),))
     assert set(ids(problem)) == {"r", "u"}
+    # A guarantee smaller than what surely stays is used up all the same.
+    assert set(ids(replace(problem, shares=(Share(tenant="t", guaranteed=1),)))) == {"r", "u"}
 
 
 def test_history_weighs_welfare() -> None:

@@ -33,8 +33,7 @@ def best_plan(problem: Problem) -> tuple[Score, dict[str, Placement]]:
     covered = entitled(problem, choices)
     tried: list[tuple[Ask, list[tuple[Score, Placement | None]]]] = []
     for ask in problem.asks:
-        endable = ask.running is None or ask.running.end_micros is not None
-        pool: list[Placement | None] = [*choices[ask.id], *([None] if endable else [])]
+        pool: list[Placement | None] = [*choices[ask.id], *([] if _pinned(ask) else [None])]
         rated = sorted(((adds(problem, covered, ask, each), each) for each in pool), key=lambda pair: pair[0])
         tried.append((ask, rated[::-1]))
     hopes = [_zero(problem)]
@@ -107,9 +106,8 @@ def possible_alone(problem: Problem, ask: Ask, option: Placement) -> bool:
 
 def adds(problem: Problem, covered: frozenset[str], ask: Ask, placed: Placement | None) -> Score:
     """What an option of a request (None: it is not placed) adds to each goal."""
-    pinned = ask.running is not None and ask.running.end_micros is None
     devices = ask.total if placed is not None else 0
-    first = (devices * pinned, devices * (ask.id in covered))
+    first = (devices * _pinned(ask), devices * (ask.id in covered))
     if problem.aim is Aim.WELFARE:
         return (*first, _gain(problem, ask, placed))
     goals: list[int] = []
@@ -134,17 +132,20 @@ def adds(problem: Problem, covered: frozenset[str], ask: Ask, placed: Placement 
 
 
 def entitled(problem: Problem, choices: Mapping[str, list[Placement]]) -> frozenset[str]:
-    """Requests that the guarantees cover: what runs first, then by priority and turn, as long as it fits.
+    """Requests that the guarantees cover: what must not end, what runs, what waits; each by priority and turn.
 
-    Every tenant fills its own guarantee, so the order among tenants changes nothing.
+    What does not fit is passed over, and what must not end uses up the guarantee all the same. Every tenant fills its
+    own guarantee, so the order among tenants changes nothing.
     """
     covered: set[str] = set()
     for share in problem.shares:
         left = share.guaranteed
-        mine = [ask for ask in problem.asks if ask.tenant == share.tenant and choices[ask.id]]
-        for ask in sorted(mine, key=lambda each: (each.running is None, -each.priority, each.created, each.id)):
-            if ask.total <= left:
+        mine = [ask for ask in problem.asks if ask.tenant == share.tenant]
+        for ask in sorted(mine, key=lambda each: (not _pinned(each), each.running is None, *_turn(each))):
+            if ask.total <= left and (ask.running is not None or choices[ask.id]):
                 covered.add(ask.id)
+                left -= ask.total
+            elif _pinned(ask):
                 left -= ask.total
     return frozenset(covered)
 
@@ -158,7 +159,7 @@ def named(problem: Problem, plan: Mapping[str, Placement]) -> dict[str, Placemen
         for group in problem.groups
         for node in range(len(group.per_node))
     }
-    pinned = [stays(ask, problem) for ask in problem.asks if ask.running and ask.running.end_micros is None]
+    pinned = [stays(ask, problem) for ask in problem.asks if _pinned(ask)]
     there: Counter[tuple[str, int]] = Counter()
     for placed in pinned:
         for part in placed.parts:
@@ -189,6 +190,14 @@ def named(problem: Problem, plan: Mapping[str, Placement]) -> dict[str, Placemen
             parts.append(part)
         full[name] = replace(placed, parts=tuple(parts))
     return full
+
+
+def _pinned(ask: Ask) -> bool:
+    return ask.running is not None and ask.running.end_micros is None
+
+
+def _turn(ask: Ask) -> tuple[int, int, str]:
+    return -ask.priority, ask.created, ask.id
 
 
 def _gain(problem: Problem, ask: Ask, placed: Placement | None) -> int:
