@@ -46,9 +46,10 @@ MOST_ENVY = 100
 
 
 def entitled(problem: Problem, eligible: Callable[[Ask], bool]) -> frozenset[str]:
-    """Ids of the asks that guarantees cover; ``eligible`` says whether an ask has any option at all.
+    """Ids of the asks that guarantees cover.
 
-    It is not asked about running leases, which can always go on, nor about asks of tenants without a guarantee.
+    ``eligible`` says whether an ask has any option at all, staying where it is among them. It is not asked about leases
+    that must not be ended, nor about tenants without a guarantee.
     """
     return frozenset(filling(problem, eligible))
 
@@ -102,7 +103,7 @@ class _Purse:
 
     def next_covered(self, eligible: Callable[[Ask], bool]) -> Ask | None:
         for ask in self.queue:
-            if self.used + ask.total <= self.share.guaranteed and (ask.running is not None or eligible(ask)):
+            if self.used + ask.total <= self.share.guaranteed and eligible(ask):
                 self.used += ask.total
                 return ask
         return None
@@ -183,7 +184,8 @@ def report(
 
     It says who holds what *now*: placements that start later count for nothing but ``entitled_placed``, and requests
     that may not start yet neither want nor envy. ``pairs`` are the eligible (ask, group) pairs, as indices into the
-    problem's asks and groups; ``covered`` is what ``entitled`` said. ``envy.py`` has the definition of envy.
+    problem's asks and groups, those where a running lease may stay included; ``covered`` is what ``entitled`` said.
+    ``envy.py`` has the definition of envy.
     """
     shares = {share.tenant: share for share in problem.shares}
     tenants = sorted({*shares, *(ask.tenant for ask in problem.asks)})
@@ -248,13 +250,13 @@ def _dominant(problem: Problem, held: Mapping[tuple[str, str], int]) -> dict[str
 
 
 def _could(problem: Problem, eligible: Ints) -> list[Ask]:
-    """The asks that could hold something now: they may start, and something would do or they run."""
+    """The asks that could hold something now: they may start, or run, and something would do."""
     some = np.zeros(len(problem.asks), dtype=np.bool_)
     some[eligible] = True
     return [
         ask
         for ask, any_pair in zip(problem.asks, some.tolist(), strict=True)
-        if ask.running is not None or (any_pair and ask.not_before_s == 0)
+        if _pinned(ask) or (any_pair and (ask.not_before_s == 0 or ask.running is not None))
     ]
 
 

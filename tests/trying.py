@@ -142,7 +142,7 @@ def entitled(problem: Problem, choices: Mapping[str, list[Placement]]) -> frozen
         left = share.guaranteed
         mine = [ask for ask in problem.asks if ask.tenant == share.tenant]
         for ask in sorted(mine, key=lambda each: (not _pinned(each), each.running is None, *_turn(each))):
-            if ask.total <= left and (ask.running is not None or choices[ask.id]):
+            if ask.total <= left and (_pinned(ask) or choices[ask.id]):
                 covered.add(ask.id)
                 left -= ask.total
             elif _pinned(ask):
