@@ -93,11 +93,12 @@ def _misplaced(limits: Limits, ask: Ask, groups: list[Group], placement: Placeme
         yield "a part has no worker"
     if (workers := sum(part.workers for part in parts)) != form.workers:
         yield f"{workers} workers are not the whole of {form.workers}"
-    for group, part in zip(groups, parts, strict=True):
-        yield from _unequal(ask, form, group, part, cost_of(ask, group, start_s=start, workers=part.workers, form=form))
+    seconds, fees = duration_of(ask, form), [ask.transfer_micros.get(group.region, 0) for group in groups]
+    hourly = [_hourly(form, group, part, start) for group, part in zip(groups, parts, strict=True)]
+    for group, part, each, fee in zip(groups, parts, hourly, fees, strict=True):
+        yield from _unequal(form, group, part, up(each * seconds, 3600) + fee)
         yield from _seated(limits, ask, form, group, part)
-    fees = sum(ask.transfer_micros.get(group.region, 0) for group in groups)
-    yield from _misdeclared(ask, form, groups, placement, fees)
+    yield from _misdeclared(form, seconds, sum(hourly) * seconds + 3600 * sum(fees), placement)
     tiers = [tier_of(ask, group) for group in groups]
     if None not in tiers and placement.tier != max(tier or 0 for tier in tiers):
         yield f"it belongs to tier {max(tier or 0 for tier in tiers)}, the plan says {placement.tier}"
@@ -144,14 +145,15 @@ def _uprooted(limits: Limits, ask: Ask, groups: list[Group], placement: Placemen
     if workers_by_group(placement) != workers_by_group(stays) or len(groups) != len(stays.parts):
         yield "it stays, and is somewhere else than before"
         return
+    hourly = [_hourly(own, group, part, 0) for group, part in zip(groups, placement.parts, strict=True)]
     before = {part.group: part for part in stays.parts}
-    for group, part in zip(groups, placement.parts, strict=True):
-        yield from _unequal(ask, own, group, part, before[part.group].cost_micros)
+    for group, part, each in zip(groups, placement.parts, hourly, strict=True):
+        yield from _unequal(own, group, part, up(each * ask.duration_s, 3600))
         if limits.known(ask, group) and part.nodes != before[part.group].nodes:
             yield "it stays, and is on other nodes than before"
         elif part.nodes:
             yield from _seated(limits, ask, own, group, part)
-    yield from _misdeclared(ask, own, groups, placement, 0)
+    yield from _misdeclared(own, ask.duration_s, sum(hourly) * ask.duration_s, placement)
     if placement.tier != stays.tier:
         yield f"it belongs to tier {stays.tier}, the plan says {placement.tier}"
     if placement.loss_micros:
@@ -173,7 +175,11 @@ def _unmoved(limits: Limits, ask: Ask, placement: Placement) -> Iterator[str]:
             yield "it is called moved and is where it was"
 
 
-def _unequal(ask: Ask, form: Form, group: Group, part: Part, cost: int) -> Iterator[str]:
+def _hourly(form: Form, group: Group, part: Part, start_s: int) -> int:
+    return hourly_of(form, group, start_s=start_s, workers=part.workers)
+
+
+def _unequal(form: Form, group: Group, part: Part, cost: int) -> Iterator[str]:
     units = units_of(form, group) * part.workers
     if (part.units, part.devices) != (units, units * group.unit):
         yield f"{part.units} units of {group.unit} are not the whole of {part.workers} × {form.devices} devices"
@@ -181,15 +187,11 @@ def _unequal(ask: Ask, form: Form, group: Group, part: Part, cost: int) -> Itera
         yield f"the cost is {cost} µUSD, the plan says {part.cost_micros}"
 
 
-def _misdeclared(ask: Ask, form: Form, groups: list[Group], placement: Placement, fees: int) -> Iterator[str]:
-    seconds = duration_of(ask, form)
+def _misdeclared(form: Form, seconds: int, amount: int, placement: Placement) -> Iterator[str]:
+    """Of what is said about the whole; ``amount`` is 3600 × the µUSD of all parts, before rounding."""
     if placement.duration_s != seconds:
         yield f"it takes {seconds} s, the plan says {placement.duration_s}"
-    hourly = sum(
-        hourly_of(form, group, start_s=placement.start_s, workers=part.workers)
-        for group, part in zip(groups, placement.parts, strict=True)
-    )
-    price = up(hourly * seconds + 3600 * fees, form.devices * form.workers * seconds)
+    price = up(amount, form.devices * form.workers * seconds)
     if placement.price_micros != price:
         yield f"the price is {price} µUSD per device-hour, the plan says {placement.price_micros}"
 

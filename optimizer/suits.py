@@ -129,9 +129,9 @@ def _untimely(ask: Ask, start_s: int, seconds: int) -> Iterator[str]:
 
 
 def _dear(ask: Ask, group: Group, form: Form, start_s: int) -> Iterator[str]:
-    cost, tier = cost_of(ask, group, start_s=start_s, form=form), tier_of(ask, group)
     # Not as a fraction: reducing one costs more than all the rest of the checks together.
     amount, per = _rate(ask, group, form, start_s)
+    cost, tier = up(amount, 3600), tier_of(ask, group)
     if ask.price_cap_micros is not None and amount > ask.price_cap_micros * per:
         yield f"{amount / per:.0f} µUSD per device-hour is above the cap of {ask.price_cap_micros}"
     if cost > (MAX_MONEY if ask.total_cap_micros is None else ask.total_cap_micros):
