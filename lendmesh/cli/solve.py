@@ -5,10 +5,15 @@ import re
 import sys
 from importlib import resources
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from broker.kit.durations import parse_duration
 from lendmesh import show
 from lendmesh.cli import MISUSED, OK, Failed
+
+if TYPE_CHECKING:
+    from lendmesh.problems.solving import Run
+    from optimizer.problem import Problem
 
 LONGEST_S = 86_399
 """The solver takes less than a day."""
@@ -73,6 +78,8 @@ def _solve(arguments: argparse.Namespace, seconds: float) -> int:
         problem, seconds=seconds, seed=arguments.seed, workers=arguments.workers, out=show.console(stderr=True)
     )
     plain = answer(problem, run.solution, stopped=run.stopped)
+    if arguments.plot:
+        _write(arguments.plot, _picture(problem, run, arguments.file))
     if arguments.save:
         _write(arguments.save, plain.model_dump_json(indent=2) + "\n")
     out = show.console()
@@ -84,6 +91,14 @@ def _solve(arguments: argparse.Namespace, seconds: float) -> int:
         tables.draw(problem, run.solution, out)
         out.print(tables.summary(problem, run.solution, stopped=run.stopped))
     return OK
+
+
+def _picture(problem: "Problem", run: "Run", path: str) -> str:
+    from lendmesh.problems.plot import picture
+    from lendmesh.problems.tables import summary
+
+    title = "Placement" if path == "-" else f"Placement of {Path(path).name}"
+    return picture(problem, run, title=title, summary=summary(problem, run.solution, stopped=run.stopped).plain)
 
 
 def _text(path: str) -> str:
