@@ -417,3 +417,17 @@ def test_who_got_all_it_asked_for_envies_nobody(
     now = {name for name, placement in plan.items() if placement.start_s == 0}
     content = {each.tenant for each in problem.asks} - {each.tenant for each in problem.asks if each.id not in now}
     assert not content & {each.tenant for each in reported(problem, plan, pairs).envy}
+
+
+@given(scenes(), st.randoms(use_true_random=False))
+def test_a_report_does_not_depend_on_the_order_in_which_a_problem_is_written(
+    scene: tuple[Problem, dict[str, Placement], set[tuple[str, str]]], rng: random.Random
+) -> None:
+    problem, plan, pairs = scene
+    turned = replace(
+        problem,
+        groups=tuple(rng.sample(problem.groups, len(problem.groups))),
+        asks=tuple(rng.sample(problem.asks, len(problem.asks))),
+        shares=tuple(rng.sample(problem.shares, len(problem.shares))),
+    )
+    assert reported(turned, plan, pairs) == reported(problem, plan, pairs)
