@@ -368,3 +368,31 @@ def test_half_of_the_checker_can_be_asked_alone() -> None:
     assert wrong(PROBLEM, S, GOOD["s"]) == overdrawn(PROBLEM, GOOD) == ()
     assert len(wrong(PROBLEM, S, replace(GOOD["s"], tier=3))) == 1
     assert len(overdrawn(with_g(count=7), GOOD)) == 1
+
+
+def test_whatever_does_not_divide_is_rounded_up() -> None:
+    wish = ask("r", 5, duration_s=10, workers=2, forms=(), delay_micros=1, start_by_s=HOUR)
+    offers = group("g", 8, unit=4, price_micros=1)
+    # Two workers of two units of four; 16 µUSD an hour for ten seconds.
+    placed = as_placed(wish, offers)
+    assert (placed.units, placed.devices, placed.cost_micros) == (4, 16, 1)
+    assert violations(Problem(groups=(offers,), asks=(wish,)), {"r": placed}) == ()
+    slow = replace(wish, matched=frozenset(), forms=(Form(devices=5, workers=2, speed_milli=3000),))
+    plan = {"r": as_placed(slow, offers)}
+    assert plan["r"].duration_s == 4
+    assert loss_of(wish, offers, start_s=1) == 1
+    assert loss_of(replace(wish, restart_micros=1), replace(offers, reclaims=1)) == 1
+    assert loss_of(replace(wish, restart_micros=1), replace(offers, reclaims=1), replace(offers, reclaims=1)) == 2
+    assert cost_of(wish, offers, workers=1) == 1
+
+
+def test_a_node_past_the_last_is_no_node() -> None:
+    (found,) = violations(PROBLEM, but(nodes=((2, 4),)))
+    assert "a node that the group does not have" in found
+
+
+def test_a_plan_that_meets_its_caps_exactly_keeps_them() -> None:
+    exact = wish(
+        price_cap_micros=DOLLAR, total_cap_micros=4 * DOLLAR, end_by_s=HOUR, tiers=(Tier(price_cap_micros=DOLLAR),)
+    )
+    assert violations(exact, ONE) == ()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from optimizer.check import loss_of, violations
-from optimizer.problem import Budget, CapacityRow, Form, Held, Problem, Quota, Running, Tier
+from optimizer.problem import Aim, Budget, CapacityRow, Form, Held, Problem, Quota, Running, Tier
 from tests.optimizing import DOLLAR, HOUR, as_placed, ask, group, other, spread, stays, with_ask
 from tests.promises import Case, Plan, cases, sees
 
@@ -223,3 +223,54 @@ def test_a_node_lost_under_what_must_stay_stops_only_others() -> None:
     assert violations(lost, plan) == ()
     (found,) = violations(lost, {**plan, "s": as_placed(lost.asks[1], lost.groups[0], ((2, 2),))})
     assert found == "Node 2 of group 'n' has 2 units; 4 are taken."
+
+
+def test_parts_may_cost_more_together_than_the_whole_in_one_place() -> None:
+    wish = replace(PAIR, transfer_micros={"eu": 10, "us": 10}, budgets=(), quotas=())
+    even = replace(SPLIT, asks=(wish,), groups=(A, replace(B, price_micros=DOLLAR), C))
+    plan = {"r": spread(wish, (even.groups[0], 1, ()), (even.groups[1], 1, ()))}
+    assert plan["r"].cost_micros == 4 * DOLLAR + 20
+    assert violations(with_ask(even, replace(wish, total_cap_micros=4 * DOLLAR + 20)), plan) == ()
+    (found,) = violations(with_ask(even, replace(wish, total_cap_micros=4 * DOLLAR + 19)), plan)
+    assert "4000020 µUSD for all parts is above the cap" in found
+
+
+def test_each_part_is_worth_it_for_the_whole() -> None:
+    wish = replace(PAIR, value_micros=8 * DOLLAR + 10, budgets=(), quotas=())
+    valued = replace(SPLIT, asks=(wish,), aim=Aim.WELFARE)
+    assert violations(valued, HALVES) == ()
+    (found,) = violations(with_ask(valued, replace(wish, value_micros=8 * DOLLAR + 9)), HALVES)
+    assert "all of it on 'b' would cost more than it is worth" in found
+    risky = replace(valued, groups=(A, replace(B, reclaims=1), C))
+    fearful = replace(wish, restart_micros=1)
+    plan = {"r": replace(HALVES["r"], loss_micros=1)}
+    (found,) = violations(with_ask(risky, fearful), plan)
+    assert "all of it on 'b' would cost more than it is worth" in found
+
+
+def test_the_devices_of_a_part_are_whole_units() -> None:
+    tpus = replace(SPLIT, groups=(A, replace(B, unit=4), C))
+    plan = {"r": spread(PAIR, (A, 1, ()), (tpus.groups[1], 1, ()))}
+    quota = Quota(id="q", remaining_devices=8, groups=frozenset({"b"}))
+    rich = replace(tpus, budgets=(Budget(id="b", remaining_micros=99 * DOLLAR),), quotas=(quota,))
+    assert violations(rich, plan) == ()
+    (found,) = violations(replace(rich, quotas=(replace(quota, remaining_devices=7),)), plan)
+    assert "all of it on 'b' would take 8 devices; quota 'q' has 7" in found
+
+
+def test_what_must_not_move_does_not_move_within_its_group_either() -> None:
+    nodes = group("n", 10, per_node=(4, 4, 2))
+    lease = ask("r", 2, same_node=True, running=Running(held=(Held(group="n", nodes=(0,)),)))
+    problem = Problem(groups=(nodes,), asks=(lease,))
+    (found,) = violations(problem, {"r": as_placed(lease, nodes, ((1, 2),), moved=True)})
+    assert "it must not be moved" in found
+
+
+def test_not_being_ended_is_part_of_what_a_move_is_worth() -> None:
+    running = Running(held=(Held(group="a"),), move_micros=0, end_micros=3)
+    lease = ask("r", 2, value_micros=2 * DOLLAR - 3, running=running)
+    problem = Problem(groups=(A, C), asks=(lease,), aim=Aim.WELFARE)
+    plan = {"r": as_placed(lease, C, moved=True)}
+    assert violations(problem, plan) == ()
+    (found,) = violations(with_ask(problem, replace(lease, value_micros=2 * DOLLAR - 4)), plan)
+    assert "costs 1 µUSD more than it is worth" in found
