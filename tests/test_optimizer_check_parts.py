@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from hypothesis import given, settings
+
 from optimizer.check import loss_of, violations
 from optimizer.problem import Aim, Budget, CapacityRow, Form, Held, Problem, Quota, Running, Tier
+from optimizer.tally import Limits
+from tests.drawing import whole_problems
 from tests.optimizing import DOLLAR, HOUR, as_placed, ask, group, other, spread, stays, with_ask
 from tests.promises import Case, Plan, cases, sees
 
@@ -274,3 +278,36 @@ def test_not_being_ended_is_part_of_what_a_move_is_worth() -> None:
     assert violations(problem, plan) == ()
     (found,) = violations(with_ask(problem, replace(lease, value_micros=2 * DOLLAR - 4)), plan)
     assert "costs 1 µUSD more than it is worth" in found
+
+
+@settings(max_examples=100, deadline=None)
+@given(whole_problems(about={"running"}))
+def test_what_stays_is_told_alike_by_the_checker_and_by_the_tests(problem: Problem) -> None:
+    for each in problem.asks:
+        if each.running is not None:
+            assert Limits(problem).kept(each) == stays(each, problem)
+
+
+def test_what_stays_has_the_latest_tier_of_its_parts_and_rounds_what_it_costs_up() -> None:
+    tiers = (Tier(groups=frozenset({"a"})), Tier(groups=frozenset({"b"})))
+    lease = replace(
+        LEASE, devices=1, workers=2, duration_s=1, tiers=tiers, budgets=("b",), running=Running(held=HELD.held)
+    )
+    groups = (replace(A, price_micros=1), replace(B, price_micros=2), C)
+    problem = Problem(groups=groups, asks=(lease,), budgets=(Budget(id="b", remaining_micros=1),))
+    (plan,) = [stays(lease, problem)]
+    assert (plan.tier, plan.cost_micros, plan.price_micros) == (1, 2, 2)
+    assert violations(problem, {"r": plan}) == ()
+
+
+def test_what_runs_on_nodes_that_nobody_named_may_stay_on_any_or_on_none_by_name() -> None:
+    lease = ask("r", 4, running=Running(held=(Held(group="n"),)))
+    problem = Problem(groups=(group("n", 4, per_node=(2, 4)),), asks=(lease,))
+    unnamed = stays(lease, problem)
+    for nodes in ((), ((0, 2), (1, 2)), ((1, 4),)):
+        assert violations(problem, {"r": other(unnamed, nodes=nodes)}) == ()
+    (found,) = violations(problem, {"r": other(unnamed, nodes=((1, 3),))})
+    assert "do not add up" in found
+    told = replace(lease, running=Running(held=(Held(group="n", nodes=(1,)),)))
+    (found,) = violations(with_ask(problem, told), {"r": other(unnamed, nodes=((0, 2), (1, 2)))})
+    assert "on other nodes than before" in found
