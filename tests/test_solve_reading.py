@@ -12,7 +12,7 @@ import pytest
 from lendmesh.cli import run
 from lendmesh.problems.building import understand
 from lendmesh.problems.mistakes import BadDocument
-from lendmesh.problems.text import MAX_BYTES, Unreadable, line_of, read
+from lendmesh.problems.text import MAX_BYTES, Lines, Unreadable, read
 from optimizer.problem import Aim, Ask, Confidential, Form, Group, Held, Later, Problem, Running, Tier
 
 HOUR = 3600
@@ -115,7 +115,7 @@ def test_the_same_document_as_yaml_and_as_json_is_the_same_problem() -> None:
         ("a:\n" + "\n".join(" " * depth + "- " for depth in range(1, 60)), "nested deeper than 32 levels"),
         ("1" * 5_000, None),
         ("[" + "1" * 5_000 + "]", "has too many digits"),
-        ("x" * (MAX_BYTES + 1), "it is larger than 16 MiB"),
+        ("x" * (MAX_BYTES + 1), "it is larger than 8 MiB"),
     ],
 )
 def test_what_could_be_misread_or_blow_up_is_refused(text: str, says: str | None) -> None:
@@ -134,10 +134,11 @@ def test_a_bomb_of_aliases_is_refused_before_it_grows() -> None:
 
 
 def test_lines_are_those_on_which_things_begin() -> None:
-    text = "a:\n  - x: 1\n    y:\n      z: [1,\n 2]\n  - x: 3\n"
-    assert line_of(text, ("a", 0, "y", "z", 1)) == 5
-    assert line_of(text, ("a", 1, "x")) == 6
-    assert line_of(text, ("a", 1, "missing")) == 6
+    lines = Lines("a:\n  - x: 1\n    y:\n      z: [1,\n 2]\n  - x: 3\n")
+    assert lines.of(("a", 0, "y", "z", 1)) == 5
+    assert lines.of(("a", 1, "x")) == 6
+    assert lines.of(("a", 1, "missing")) == 6
+    assert lines.of(("b",)) is None
 
 
 # -- what the words mean ----------------------------------------------------------------------------------------------

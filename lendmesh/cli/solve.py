@@ -60,7 +60,7 @@ def _seconds(text: str) -> float:
 
 
 def _solve(arguments: argparse.Namespace, seconds: float) -> int:
-    from lendmesh.problems import tables
+    from lendmesh.problems import tables, why
     from lendmesh.problems.answer import answer
     from lendmesh.problems.building import understand
     from lendmesh.problems.mistakes import BadDocument, nearest
@@ -86,7 +86,7 @@ def _solve(arguments: argparse.Namespace, seconds: float) -> int:
     if arguments.output != "table":
         show.emit(plain, output=arguments.output)
     elif arguments.why is not None:
-        tables.about(problem, run.solution, arguments.why, out)
+        why.about(problem, run.solution, arguments.why, out)
     else:
         tables.draw(problem, run.solution, out)
         out.print(tables.summary(problem, run.solution, stopped=run.stopped))

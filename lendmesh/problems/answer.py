@@ -1,7 +1,4 @@
-"""A solution for programs: the shape that ``lendmesh solve --out json`` prints.
-
-Amounts are texts in US dollars, durations as everywhere; every reason is there as data and as a sentence.
-"""
+"""From a solution to the answer that programs read."""
 
 from __future__ import annotations
 
@@ -10,7 +7,18 @@ from typing import Any
 
 from broker.kit.durations import format_duration
 from broker.kit.money import from_micros
-from broker.wire.base import Outbound
+from lendmesh.problems.shape import (
+    Answer,
+    BindingOut,
+    ChangeOut,
+    GoalOut,
+    Instead,
+    NodeUse,
+    OfferOut,
+    PartOut,
+    PlacementOut,
+    UnplacedOut,
+)
 from lendmesh.problems.usage import scarcity, usage
 from optimizer.asks import Ask
 from optimizer.explain import sentence
@@ -20,180 +28,6 @@ from optimizer.solution import Change, Field, Idle, Limit, Placement, Refusal, S
 _MONEY_FIELDS = {Field.PRICE_CAP, Field.TOTAL_CAP, Field.TIER_CAP, Field.BUDGET}
 _TIME_FIELDS = {Field.DURATION, Field.START_BY, Field.END_BY}
 _MONEY_GOALS = {"cost", "welfare"}
-
-
-class NodeUse(Outbound):
-    """Units on one node."""
-
-    node: int
-    """Which of the offer's `nodes`, from 0."""
-    units: int
-
-
-class PartOut(Outbound):
-    """What one offer gives."""
-
-    offer: str
-    cluster: str
-    device: str
-    region: str
-    workers: int
-    units: int
-    devices: int
-    """Lent and paid: units × devices in a unit."""
-    cost: str
-    """At the worst, transfer included."""
-    nodes: list[NodeUse]
-    """Where the offer says what its nodes hold."""
-
-
-class Instead(Outbound):
-    """An offer that was looked at and not chosen."""
-
-    offer: str
-    price: str
-    cost: str
-    lost: str
-    """`taken`, `costlier`, `ineligible` and so on."""
-    why: list[str]
-    """The predicates that removed it."""
-    detail: str
-    """The same, in words."""
-
-
-class PlacementOut(Outbound):
-    """Where a request goes."""
-
-    request: str
-    tenant: str
-    parts: list[PartOut]
-    devices: int
-    start: str
-    """From now."""
-    duration: str
-    """Shorter than asked on faster devices."""
-    form: int
-    """0 is the request's own, 1 the first under `or`."""
-    price: str
-    """Per requested device-hour, whole units and transfer included."""
-    cost: str
-    loss: str
-    """What counts beside the cost and is not paid: expected reclaims, waiting, being moved."""
-    tier: int
-    """From 0."""
-    running: bool
-    moved: bool
-    instead: list[Instead]
-    removed: dict[str, int]
-    """Predicate → how many offers it removed."""
-
-
-class BindingOut(Outbound):
-    """A limit in the way."""
-
-    limit: str
-    """`group` (an offer), `node`, `shared`, `budget` or `quota`."""
-    id: str
-    short_by: int
-    """Units, devices or millionths of a dollar."""
-    detail: str
-
-
-class ChangeOut(Outbound):
-    """The smallest change of one thing that would place the request."""
-
-    field: str
-    to: str | int | bool
-    id: str
-    offer: str
-    """Where it would go."""
-    cost: str
-    detail: str
-
-
-class UnplacedOut(Outbound):
-    """Why a request is not placed."""
-
-    request: str
-    tenant: str
-    devices: int
-    ended: bool
-    """It ran, and the plan ends it."""
-    offers: int
-    """How many were looked at."""
-    eligible: int
-    """How many would suit alone."""
-    removed: dict[str, int]
-    """Predicate → how many offers it removed, alone or with others."""
-    only: dict[str, int]
-    """Predicate → how many it alone removed."""
-    binding: list[BindingOut]
-    changes: list[ChangeOut]
-    outbid: str | None
-    """By how much its best choice misses the clearing prices."""
-    detail: str
-
-
-class OfferOut(Outbound):
-    """How much of an offer is used, and what it is worth."""
-
-    offer: str
-    cluster: str
-    device: str
-    supply: int
-    """Units, in the bucket of time in which it is fullest."""
-    used: int
-    price: str
-    clearing_price: str | None
-    """Price and scarcity per device-hour; null where the solver needed no prices."""
-    over_time: list[dict[str, int | str]]
-    """`from`, `supply` and `used` for each of the document's `starts`."""
-    free: int | None
-    """Units nobody takes now; null where none are left."""
-    asked: int | None
-    """How many requests looked at it."""
-    suits: int | None
-    """How many of them it would suit."""
-    removed: dict[str, int]
-    """Predicate → how many requests it removed."""
-    cut: str | None
-    """How far its price is above what an unplaced request would pay."""
-
-
-class GoalOut(Outbound):
-    """One goal, in order of importance."""
-
-    name: str
-    maximise: bool
-    unit: str
-    """`µUSD`, or nothing for counts."""
-    reached: int
-    bound: int
-    """No plan as good in all goals before passes this."""
-    gap: float
-    """0 is proved best."""
-
-
-class Answer(Outbound):
-    """The whole answer."""
-
-    status: str
-    """`optimal` or `feasible`."""
-    stopped: bool
-    """It was stopped before its time."""
-    gap: float
-    """Of the most important goal that is not proved best."""
-    gap_of: str
-    seconds: float
-    cost: str
-    placements: list[PlacementOut]
-    unplaced: list[UnplacedOut]
-    offers: list[OfferOut]
-    goals: list[GoalOut]
-    clearing: dict[str, dict[str, float]]
-    """Limit → id → µUSD per unit, per device, or per µUSD of a budget."""
-    fairness: dict[str, Any] | None
-    stats: dict[str, float | int | str]
 
 
 def answer(problem: Problem, solution: Solution, *, stopped: bool = False) -> Answer:

@@ -8,9 +8,11 @@ from fractions import Fraction
 
 from pydantic import ValidationError
 
+from lendmesh.problems.asking import Data, Request
 from lendmesh.problems.crossing import covers, crossed, per_gigabyte
-from lendmesh.problems.document import Budget, Document, Offer, Quota, Request, loaded
+from lendmesh.problems.document import Budget, Document, Quota, loaded
 from lendmesh.problems.mistakes import BadDocument, of_shape, told
+from lendmesh.problems.offering import Offer
 from lendmesh.problems.text import Unreadable, read
 from optimizer import problem as ask_for
 from optimizer.ranges import MAX_DURATION, BadProblem
@@ -43,9 +45,10 @@ def understand(text: str) -> ask_for.Problem:
 
 def build(document: Document) -> ask_for.Problem:
     """The optimizer's problem. :raises BadProblem: as a whole it is too large, or contradicts itself."""
+    index = _Index(document)
     return ask_for.Problem(
         groups=tuple(_group(offer) for offer in document.offers),
-        asks=tuple(_ask(request, document) for request in document.requests),
+        asks=tuple(_ask(request, document, index) for request in document.requests),
         budgets=tuple(
             ask_for.Budget(id=each.id, remaining_micros=each.remaining, from_s=each.from_, until_s=each.until)
             for each in document.budgets
@@ -76,6 +79,34 @@ def build(document: Document) -> ask_for.Problem:
     )
 
 
+class _Index:
+    """What many requests ask of a document, worked out once: twenty thousand of them share a few answers."""
+
+    def __init__(self, document: Document) -> None:
+        self._document = document
+        self._kinds: dict[tuple[str, ...], frozenset[str]] = {}
+        self._rates: dict[str, dict[str, int]] = {}
+        self._regions = sorted({offer.region for offer in document.offers if offer.region})
+
+    def of_kind(self, kinds: tuple[str, ...] | None) -> frozenset[str] | None:
+        """Offers of these kinds; None is all."""
+        if kinds is None:
+            return None
+        if kinds not in self._kinds:
+            self._kinds[kinds] = frozenset(offer.id for offer in self._document.offers if offer.device in kinds)
+        return self._kinds[kinds]
+
+    def transfers(self, data: Data | None) -> dict[str, int]:
+        """Region → µUSD of bringing the data there; where it is free, the region is left out."""
+        if data is None:
+            return {}
+        if data.region not in self._rates:
+            rates = {region: per_gigabyte(self._document, data.region, region) for region in self._regions}
+            self._rates[data.region] = {region: rate for region, rate in rates.items() if rate}
+        gigabytes = Fraction(data.gb)
+        return {region: math.ceil(rate * gigabytes) for region, rate in self._rates[data.region].items() if gigabytes}
+
+
 def _group(offer: Offer) -> ask_for.Group:
     return ask_for.Group(
         id=offer.id,
@@ -101,7 +132,7 @@ def _group(offer: Offer) -> ask_for.Group:
     )
 
 
-def _ask(request: Request, document: Document) -> ask_for.Ask:
+def _ask(request: Request, document: Document, index: _Index) -> ask_for.Ask:
     return ask_for.Ask(
         id=request.id,
         tenant=request.tenant,
@@ -109,10 +140,10 @@ def _ask(request: Request, document: Document) -> ask_for.Ask:
         devices=request.devices,
         workers=request.workers,
         duration_s=request.duration,
-        matched=_of_kind(request.device, document),
+        matched=index.of_kind(request.device),
         forms=tuple(
             ask_for.Form(
-                matched=_of_kind(form.device, document),
+                matched=index.of_kind(form.device),
                 devices=form.devices or request.devices,
                 workers=form.workers or request.workers,
                 speed_milli=form.speed,
@@ -123,7 +154,7 @@ def _ask(request: Request, document: Document) -> ask_for.Ask:
         avoid=frozenset(request.avoid),
         price_cap_micros=request.price_cap,
         total_cap_micros=request.total_cap,
-        transfer_micros=_transfers(request, document),
+        transfer_micros=index.transfers(request.data),
         clusters=_set(request.clusters),
         regions=_set(request.regions),
         jurisdictions=_set(request.jurisdictions),
@@ -174,23 +205,6 @@ def _drawn(named: Iterable[str], request: Request, limits: Sequence[Budget] | Se
     found = dict.fromkeys(named)
     found |= dict.fromkeys(limit.id for limit in limits if request.tenant in limit.tenants)
     return tuple(found)
-
-
-def _of_kind(kinds: tuple[str, ...] | None, document: Document) -> frozenset[str] | None:
-    if kinds is None:
-        return None
-    return frozenset(offer.id for offer in document.offers if offer.device in kinds)
-
-
-def _transfers(request: Request, document: Document) -> dict[str, int]:
-    if request.data is None:
-        return {}
-    costs = {}
-    for region in sorted({offer.region for offer in document.offers if offer.region}):
-        rate = per_gigabyte(document, request.data.region, region)
-        if rate:
-            costs[region] = math.ceil(rate * Fraction(request.data.gb))
-    return costs
 
 
 def _set(names: Iterable[str] | None) -> frozenset[str] | None:

@@ -6,8 +6,10 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
 from broker.kit.durations import format_duration
-from lendmesh.problems.document import Document, Offer, Only, Request
+from lendmesh.problems.asking import Request
+from lendmesh.problems.document import Document, Only
 from lendmesh.problems.mistakes import nearest
+from lendmesh.problems.offering import Offer
 from lendmesh.problems.text import Path
 
 Mistake = tuple[Path, str]
@@ -21,23 +23,41 @@ def crossed(document: Document) -> Iterator[Mistake]:
     yield from _twice("quotas", [quota.id for quota in document.quotas])
     yield from _twice("shared", [shared.id for shared in document.shared])
     yield from _twice("shares", [share.tenant for share in document.shares], what="tenant")
-    offers = {offer.id: offer for offer in document.offers}
+    known = _Known(document)
     for at, offer in enumerate(document.offers):
         yield from _changes(("offers", at), offer)
     for at, request in enumerate(document.requests):
-        yield from _request(("requests", at), request, document, offers)
+        yield from _request(("requests", at), request, known)
     for at, quota in enumerate(document.quotas):
+        yield from _unknown(("quotas", at, "tenants"), "request of tenant", quota.tenants, known.tenants)
         if quota.only is not None:
-            yield from _unknown(("quotas", at, "only", "offers"), "offer", quota.only.offers or (), offers)
+            yield from _unknown(("quotas", at, "only", "offers"), "offer", quota.only.offers or (), known.offers)
             if not any(covers(quota.only, offer) for offer in document.offers):
                 yield ("quotas", at, "only"), "no offer is like this, so the quota would limit nothing"
-    for at, shared in enumerate(document.shared):
-        yield from _unknown(("shared", at, "offers"), "offer", shared.offers, offers)
-    tenants = {request.tenant for request in document.requests}
     for at, budget in enumerate(document.budgets):
-        yield from _unknown(("budgets", at, "tenants"), "request of tenant", budget.tenants, tenants)
-    for at, quota in enumerate(document.quotas):
-        yield from _unknown(("quotas", at, "tenants"), "request of tenant", quota.tenants, tenants)
+        yield from _unknown(("budgets", at, "tenants"), "request of tenant", budget.tenants, known.tenants)
+    for at, shared in enumerate(document.shared):
+        yield from _unknown(("shared", at, "offers"), "offer", shared.offers, known.offers)
+
+
+class _Known:
+    """What a document has, worked out once."""
+
+    def __init__(self, document: Document) -> None:
+        self.document = document
+        self.offers = {offer.id: offer for offer in document.offers}
+        self.budgets = {budget.id for budget in document.budgets}
+        self.quotas = {quota.id for quota in document.quotas}
+        self.tenants = {request.tenant for request in document.requests}
+        self._regions = sorted({offer.region for offer in document.offers if offer.region})
+        self._unpriced: dict[str, str | None] = {}
+
+    def unpriced(self, origin: str) -> str | None:
+        """A region to which nobody says what bringing data costs."""
+        if origin not in self._unpriced:
+            missing = (each for each in self._regions if per_gigabyte(self.document, origin, each) is None)
+            self._unpriced[origin] = next(missing, None)
+        return self._unpriced[origin]
 
 
 def covers(only: Only, offer: Offer) -> bool:
@@ -110,36 +130,32 @@ def _changes(path: Path, offer: Offer) -> Iterator[Mistake]:
         last = price.from_
 
 
-def _request(path: Path, request: Request, document: Document, offers: dict[str, Offer]) -> Iterator[Mistake]:
-    yield from _unknown((*path, "budgets"), "budget", request.budgets, {each.id for each in document.budgets})
-    yield from _unknown((*path, "quotas"), "quota", request.quotas, {each.id for each in document.quotas})
-    yield from _unknown((*path, "avoid"), "offer", request.avoid, offers)
+def _request(path: Path, request: Request, known: _Known) -> Iterator[Mistake]:
+    yield from _unknown((*path, "budgets"), "budget", request.budgets, known.budgets)
+    yield from _unknown((*path, "quotas"), "quota", request.quotas, known.quotas)
+    yield from _unknown((*path, "avoid"), "offer", request.avoid, known.offers)
     for at, tier in enumerate(request.tiers):
-        yield from _unknown((*path, "tiers", at, "offers"), "offer", tier.offers or (), offers)
-    if document.aim == "welfare" and request.value is None:
+        yield from _unknown((*path, "tiers", at, "offers"), "offer", tier.offers or (), known.offers)
+    if known.document.aim == "welfare" and request.value is None:
         yield path, "says no `value`, which every request needs with `aim: welfare`"
-    if request.data is not None:
-        yield from _routes((*path, "data"), request.data.region, document)
+    if request.data is not None and (region := known.unpriced(request.data.region)) is not None:
+        what = f"a GB from {request.data.region!r} to {region!r}"
+        yield (*path, "data"), f"`egress` does not say what {what} costs; add it, or a `default`"
     if request.running is not None:
-        yield from _runs((*path, "running"), request, offers)
+        yield from _runs((*path, "running"), request, known.offers)
+    else:
+        yield from _window(path, request, known.document.starts)
+
+
+def _window(path: Path, request: Request, starts: Sequence[int]) -> Iterator[Mistake]:
     latest = request.not_before if request.start_by is None else request.start_by
-    if request.running is None and not any(request.not_before <= start <= latest for start in document.starts):
+    if not any(request.not_before <= start <= latest for start in starts):
         wanted = "at" if latest == request.not_before else f"by {format_duration(latest)}, not before"
-        starts = ", ".join(format_duration(start) for start in document.starts[:12])
+        listed = ", ".join(format_duration(start) for start in starts[:12])
         yield (
             path,
             f"may start {wanted} {format_duration(request.not_before)}, which is none of the document's `starts`: "
-            f"{starts}; add one there",
-        )
-
-
-def _routes(path: Path, origin: str, document: Document) -> Iterator[Mistake]:
-    regions = {offer.region for offer in document.offers if offer.region}
-    missing = sorted(region for region in regions if per_gigabyte(document, origin, region) is None)
-    if missing:
-        yield (
-            path,
-            f"`egress` does not say what a GB from {origin!r} to {missing[0]!r} costs; add it, or a `default`",
+            f"{listed}; add one there",
         )
 
 

@@ -11,7 +11,7 @@ from pydantic_core import ErrorDetails
 
 from broker.wire.mistakes import sentence
 from lendmesh.problems.document import Document
-from lendmesh.problems.text import Path, line_of
+from lendmesh.problems.text import Lines, Path
 
 MOST = 20
 """So many are told at once; whoever made more has one cause for most of them."""
@@ -28,9 +28,9 @@ class BadDocument(ValueError):
 def told(found: Iterable[tuple[Path, str]], *, text: str, value: Any) -> BadDocument:
     """Mistakes with their places as ``requests[3].price_cap (r17), line 40: …``."""
     every = list(found)
-    lines = []
+    known, lines = Lines(text), []
     for path, what in every[:MOST]:
-        line = line_of(text, path)
+        line = known.of(path)
         where = _place(path, value)
         lines.append(f"{where}{f', line {line}' if line and path else ''}: {what}")
     if len(every) > MOST:

@@ -98,7 +98,7 @@ def unplaced(asks: dict[str, Ask], solution: Solution) -> Grid:
         grid.add(
             name,
             ask.tenant,
-            _size(ask),
+            size(ask),
             format_duration(ask.duration_s),
             ended + shortest(refusal),
             Text(_smallest(refusal.changes), style="green"),
@@ -179,18 +179,6 @@ def fairness(solution: Solution) -> Grid:
     return grid
 
 
-def about(problem: Problem, solution: Solution, name: str, out: Console) -> None:
-    """All that is known about one request; it is one of the problem's."""
-    ask = next(each for each in problem.asks if each.id == name)
-    placed = solution.placements.get(name)
-    out.print(Text.assemble((name, "bold"), f" of {ask.tenant}: {_size(ask)} devices for "
-                            f"{format_duration(ask.duration_s)}"))  # fmt: skip
-    if placed is not None:
-        _about_placed(ask, placed, out)
-    else:
-        _about_refused(solution.unplaced[name], out)
-
-
 def summary(problem: Problem, solution: Solution, *, stopped: bool) -> Text:
     """One line: how much, how good, how long."""
     done = len(solution.placements)
@@ -229,6 +217,16 @@ def money_signed(micros: int) -> str:
     return f"{'-' if micros < 0 else ''}${abs(micros) / 1e6:,.2f}"
 
 
+def size(ask: Ask) -> str:
+    """``8``, or ``4 × 8`` for workers."""
+    return f"{ask.workers} × {ask.devices}" if ask.workers > 1 else str(ask.devices)
+
+
+def lost_by(other: Alternative) -> str:
+    """Why an offer was not the one."""
+    return sentence(other.why) if other.why else sentence(other.lost)
+
+
 def shortest(refusal: Refusal) -> str:
     """Why it is not placed, in as few words as say it."""
     if refusal.binding:
@@ -244,59 +242,13 @@ def shortest(refusal: Refusal) -> str:
     return f"others take what it needs ({refusal.eligible} of {refusal.groups} offers would suit)"
 
 
-def _about_placed(ask: Ask, placed: Placement, out: Console) -> None:
-    form = f" in its form {placed.form}" if placed.form else ""
-    out.print(
-        f"  goes to {where(ask, placed)}{form}, {start(placed.start_s)}, for {format_duration(placed.duration_s)}: "
-        f"{placed.devices} devices at {money(placed.price_micros)} a device-hour, {money(placed.cost_micros)} at most"
-    )
-    if placed.loss_micros:
-        out.print(f"  {money(placed.loss_micros)} count beside the cost: reclaims to be expected, waiting, moving")
-    for part in placed.parts:
-        if part.nodes:
-            nodes = ", ".join(f"{units} on node {node}" for node, units in part.nodes)
-            out.print(Text(f"  on {part.group}: {nodes}", style="dim"))
-    if placed.considered:
-        grid = Grid("INSTEAD OF", Column("$/H", right=True), Column("COST", right=True), Column("BECAUSE", fold=True))
-        for other in placed.considered:
-            grid.add(other.group, dollars(other.price_micros), dollars(other.cost_micros), _lost(other))
-        out.print()
-        out.print(grid)
-
-
-def _about_refused(refusal: Refusal, out: Console) -> None:
-    out.print(Text(f"  is not placed: {shortest(refusal)}"))
-    if refusal.outbid_micros is not None:
-        out.print(f"  its best choice misses the clearing prices by {money(refusal.outbid_micros)}")
-    for limit in refusal.binding:
-        out.print(Text(f"  in the way: {sentence(limit)}"))
-    if refusal.removed:
-        grid = Grid("REMOVED BECAUSE", Column("OFFERS", right=True), Column("BY THIS ALONE", right=True))
-        for bit, count in sorted(refusal.removed.items(), key=lambda each: -each[1]):
-            grid.add(sentence(bit), str(count), str(refusal.only.get(bit, 0)))
-        out.print()
-        out.print(grid)
-    if refusal.changes:
-        grid = Grid("IT WOULD BE PLACED WITH", "ON", Column("COST", right=True))
-        for change in refusal.changes:
-            grid.add(Text(sentence(change), style="green"), change.group, dollars(change.cost_micros))
-        out.print()
-        out.print(grid)
-    elif not refusal.detailed:
-        out.print("  What would help was not looked for: there are too many requests before it.", style="dim")
-
-
 def _because(placed: Placement) -> str:
     """What the next best offer would have been, and why it is not."""
     able = [other for other in placed.considered if other.lost is not Lost.INELIGIBLE]
     if not able:
         return "no other offer suits" if placed.considered or placed.removed else ""
     other = able[0]
-    return f"{other.group} at {money(other.price_micros)}: {_lost(other)}"
-
-
-def _lost(other: Alternative) -> str:
-    return sentence(other.why) if other.why else sentence(other.lost)
+    return f"{other.group} at {money(other.price_micros)}: {lost_by(other)}"
 
 
 def _smallest(changes: Sequence[Change]) -> str:
@@ -319,10 +271,6 @@ def _tier(ask: Ask, placed: Placement) -> str:
     if not ask.tiers:
         return "–"
     return ask.tiers[placed.tier].name or str(placed.tier + 1)
-
-
-def _size(ask: Ask) -> str:
-    return f"{ask.workers} × {ask.devices}" if ask.workers > 1 else str(ask.devices)
 
 
 def _amount(goal: str, count: int) -> str:

@@ -18,7 +18,7 @@ import yaml
 
 from broker.kit.strict_json import MAX_DEPTH
 
-MAX_BYTES = 16 * 1024 * 1024
+MAX_BYTES = 8 * 1024 * 1024
 """Twenty thousand requests against two thousand offers are about five mebibytes."""
 Path = tuple[int | str, ...]
 """Where something is in a document: keys, and positions in lists from 0."""
@@ -54,18 +54,22 @@ def read(text: str) -> Any:
     return _Values(text).whole()
 
 
-def line_of(text: str, path: Path) -> int | None:
-    """The line, from 1, on which what ``path`` names begins; the nearest thing around it where that is missing."""
-    values = _Values(text, keep_lines=True)
-    try:
-        values.whole()
-    except Unreadable:
-        return None
-    while path:
-        if path in values.lines:
-            return values.lines[path]
-        path = path[:-1]
-    return None
+class Lines:
+    """On which line what stands in a text; read once, and only when something is wrong."""
+
+    def __init__(self, text: str) -> None:
+        values = _Values(text, keep_lines=True)
+        try:
+            values.whole()
+        except Unreadable:  # JSON that is not YAML too
+            values.lines.clear()
+        self._lines = values.lines
+
+    def of(self, path: Path) -> int | None:
+        """The line, from 1, where that begins, or where the nearest thing around it does; None where nobody knows."""
+        while path and path not in self._lines:
+            path = path[:-1]
+        return self._lines.get(path)
 
 
 def _json(text: str) -> Any:
