@@ -63,7 +63,7 @@ class Data(Part):
     """The data that a request brings along."""
 
     region: Name
-    """Where it is."""
+    """Where it is. Offers without a region count as near."""
     gb: Gigabytes
     """How much, in gigabytes; `egress` says what one costs."""
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
-from fractions import Fraction
 
 from pydantic import ValidationError
 
@@ -103,8 +101,8 @@ class _Index:
         if data.region not in self._rates:
             rates = {region: per_gigabyte(self._document, data.region, region) for region in self._regions}
             self._rates[data.region] = {region: rate for region, rate in rates.items() if rate}
-        gigabytes = Fraction(data.gb)
-        return {region: math.ceil(rate * gigabytes) for region, rate in self._rates[data.region].items() if gigabytes}
+        many, whole = data.gb.as_integer_ratio()
+        return {region: -(-rate * many // whole) for region, rate in self._rates[data.region].items() if many}
 
 
 def _group(offer: Offer) -> ask_for.Group:
