@@ -23,7 +23,7 @@ from optimizer.problem import (
 )
 from optimizer.solution import Placement
 from tests.drawing import whole_problems
-from tests.optimizing import DOLLAR, HOUR, ask, best_by_force, group, problems
+from tests.optimizing import DOLLAR, HOUR, ask, best_by_force, group, other, problems
 from tests.trying import adds, best, best_plan, entitled, named, options, reached
 
 
@@ -62,6 +62,22 @@ def test_the_best_plan_is_valid_and_worth_what_it_is_said_to_be(problem: Problem
     score, plan = best_plan(problem)
     assert violations(problem, plan) == ()
     assert reached(problem, plan) == score
+
+
+@settings(max_examples=60, deadline=None)
+@given(whole_problems(about={"running", "forms", "starts"}))
+def test_no_number_of_a_plan_can_be_changed_unseen(problem: Problem) -> None:
+    plan = best_plan(problem)[1]
+    for name, placed in plan.items():
+        changed = [
+            replace(placed, **{what: getattr(placed, what) + 1})
+            for what in ("price_micros", "start_s", "duration_s", "form", "tier", "loss_micros")
+        ]
+        changed += [other(placed, **{what: getattr(placed.parts[0], what) + 1}) for what in ("workers", "units")]
+        changed += [other(placed, **{what: getattr(placed.parts[0], what) - 1}) for what in ("devices", "cost_micros")]
+        changed += [replace(placed, moved=not placed.moved), replace(placed, parts=placed.parts[1:])]
+        for each in changed:
+            assert violations(problem, {**plan, name: each}), each
 
 
 def test_every_option_is_listed_once() -> None:

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from itertools import combinations, product
+from math import prod
 
 from optimizer.check import overdrawn, violations, wrong
 from optimizer.problem import MAX_DURATION, Aim, Ask, Confidential, Group, Problem
@@ -61,6 +62,11 @@ def best_plan(problem: Problem) -> tuple[Score, dict[str, Placement]]:
     step(0, _zero(problem), {})
     assert found, "leaving alone what runs, and everything else out, is always a plan"
     return found[-1]
+
+
+def plans(problem: Problem) -> int:
+    """How many plans there are at most."""
+    return prod(1 + sum(1 for _ in options(problem, ask)) for ask in problem.asks)
 
 
 def reached(problem: Problem, placements: Mapping[str, Placement]) -> Score:
