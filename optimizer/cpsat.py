@@ -13,10 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from optimizer.filter import Ints
+from optimizer.effort import Effort
 from optimizer.goals import SAFE, Line
-from optimizer.ledger import Ledger
-from optimizer.limits import loose, rows
+from optimizer.ledger import Ledger, Seats
+from optimizer.limits import Pieces, loose, rows
+from optimizer.market import Ints
 from optimizer.pairs import Pairs
 
 JOIN_SMALL = 2**56
@@ -28,27 +29,13 @@ FEW = 60
 
 
 @dataclass(frozen=True)
-class Effort:
-    """How hard to try."""
-
-    seconds: float
-    """Wall time left."""
-    deterministic: float | None
-    """CP-SAT's own measure of work; with one worker it makes a run that is cut short repeatable."""
-    seed: int
-    workers: int
-    gap: float = 0.0
-    """Relative distance from the best at which to stop."""
-
-
-@dataclass(frozen=True)
 class Found:
     """What one solve says."""
 
     chosen: frozenset[int] | None
     """None where nothing was found in time."""
-    nodes: Mapping[int, int]
-    """Pair → node for the pairs whose nodes had to be named."""
+    nodes: Mapping[int, Seats]
+    """Pair → where its workers sit, for the pairs whose nodes had to be named."""
     best: int
     """No choice of the modelled pairs has a higher joint value."""
     status: str
@@ -74,7 +61,8 @@ class Model:
         self._x = [self._model.new_bool_var("") for _ in range(len(kept))]
         self._at = np.full(len(pairs), -1, dtype=np.int64)
         self._at[kept] = np.arange(len(kept))
-        self._node_vars: dict[int, list[tuple[int, Any]]] = {}
+        self._node_vars: dict[int, dict[int, list[tuple[int, Any]]]] = {}
+        """Pair → group → (node, how many of its workers sit there)."""
         owner = pairs.ask[kept]
         cuts = np.flatnonzero(np.diff(owner)) + 1
         for mine in np.split(np.arange(len(kept)), cuts):
@@ -83,8 +71,9 @@ class Model:
         for row in rows(pairs, kept, self._left):
             weight, most = self._fitting(row.weight, row.most)
             self._model.add(self._sum(row.pairs, weight) <= most)
-        for group, mine in loose(pairs, kept).items():
-            self._name_nodes(group, mine)
+        if not self._left.nodeless:
+            for group, pieces in loose(pairs, kept).items():
+                self._name_nodes(group, pieces)
 
     def require(self, line: Line, reached: int) -> None:
         """From now on only choices at least as good in this goal."""
@@ -113,16 +102,13 @@ class Model:
         if len(self.kept) <= FEW:
             given.cp_model_presolve = False
             given.cp_model_probing_level = 0
-        status = solver.solve(self._model)
+        with effort.stop.stopping(solver.stop_search):
+            status = solver.solve(self._model)
         name = solver.status_name(status)
         if status not in (self._cp.OPTIMAL, self._cp.FEASIBLE):
             return Found(chosen=None, nodes={}, best=SAFE, status=name, work=0.0)
         taken = [pair for pair, x in zip(self.kept.tolist(), self._x, strict=True) if solver.boolean_value(x)]
-        nodes = {
-            pair: next(node for node, y in self._node_vars[pair] if solver.boolean_value(y))
-            for pair in taken
-            if pair in self._node_vars
-        }
+        nodes = {pair: seats for pair in taken if (seats := self._seated(pair, solver))}
         bound = float(solver.best_objective_bound)
         best = int(np.floor(bound + max(1e-6, abs(bound) * 2.0**-51)))
         if status == self._cp.OPTIMAL and effort.gap == 0:
@@ -148,24 +134,40 @@ class Model:
         self.exact = False
         return -(-weight >> shift), most >> shift
 
-    def _name_nodes(self, group: int, mine: Ints) -> None:
-        free = self._left.nodes[group].free
+    def _name_nodes(self, group: int, pieces: Pieces) -> None:
+        free = [self._left.nodes[group].room(node) for node in range(self._nodes_of(group))]
         held: list[list[Any]] = [[] for _ in free]
         sizes: list[list[int]] = [[] for _ in free]
-        for pair in mine.tolist():
-            units = int(self._pairs.units[pair])
+        for pair, size, workers in zip(*(each.tolist() for each in (pieces.pairs, pieces.size, pieces.workers)), strict=True):
+            stays = [node for at, node in self._pairs.keeps.get(pair, ()) if at == group]
             places = []
             for node, room in enumerate(free):
-                if room >= units:
-                    y = self._model.new_bool_var("")
+                most = stays.count(node) if stays else min(workers, room // size)
+                if most:
+                    y = self._model.new_int_var(0, most, "")
                     places.append((node, y))
                     held[node].append(y)
-                    sizes[node].append(units)
-            self._node_vars[pair] = places
-            self._model.add(sum(y for _, y in places) == self._x[int(self._at[pair])])
+                    sizes[node].append(size)
+            self._node_vars.setdefault(pair, {})[group] = places
+            self._model.add(sum(y for _, y in places) == workers * self._x[int(self._at[pair])])
         for node, room in enumerate(free):
             if held[node]:
                 self._model.add(self._cp.LinearExpr.weighted_sum(held[node], sizes[node]) <= room)
+
+    def _nodes_of(self, group: int) -> int:
+        first = self._pairs.market.first_node
+        return int(first[group + 1] - first[group])
+
+    def _seated(self, pair: int, solver: Any) -> Seats:
+        """Where the solver put its workers; empty unless it named nodes in all of the pair's groups."""
+        named = self._node_vars.get(pair, {})
+        seats: list[tuple[int, int]] = []
+        for piece in self._pairs.pieces(pair) if named else ():
+            if piece.group not in named:
+                return ()
+            for node, y in named[piece.group]:
+                seats += [(piece.group, node)] * int(solver.value(y))
+        return tuple(seats)
 
 
 def joined(lines: Sequence[Line], pairs: int) -> tuple[int, Ints, list[int]]:

@@ -1,46 +1,78 @@
-"""Which group could serve which ask, considered alone, and if not, every reason why not.
+"""Which group could serve which request, considered alone, and if not, every reason why not.
 
-All predicates are evaluated, none stops the others, and each sets one bit (``solution.Why``): only so can a refusal say
-both what removed a group and what removed nothing. Pairs that cannot stand even alone (too few devices, a budget too
-small) fall here too; that costs nothing and tightens every bound that is computed later more than any solver setting.
+A request in one form and at one start is a *variant*; variants × groups is the grid on which everything here works.
+Wishes (place, tenant, selector …) are rows of the market, one for each distinct wish. Amounts (cost, units, budgets …)
+are arithmetic on (variant, group) cells. Both are written once and used twice: ``eligible`` wants to know which cells
+pass everything, fast; ``judge`` wants every reason of every cell, for an explanation.
 
-Whole arrays at a time: asks × groups of numbers, no Python in the inner loop.
+Cells that cannot stand even alone (too few devices, a budget too small) fall here too; that costs nothing and tightens
+every bound that is computed later more than any solver setting.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from optimizer.problem import MAX_DEVICES, MAX_MONEY, Aim, Ask, Confidential, Problem, Tier
+from optimizer.market import NO_CAP, Bits, Bools, Floats, Ints, Market, column
+from optimizer.problem import MAX_MONEY, Aim, Ask, Confidential
 from optimizer.solution import Why
 
-Ints = npt.NDArray[np.int64]
-Bools = npt.NDArray[np.bool_]
-Bits = npt.NDArray[np.uint32]
-Floats = npt.NDArray[np.float64]
+__all__ = ["Bits", "Bools", "Cells", "Floats", "Ints", "Market", "Variants", "Verdicts", "eligible", "judge"]
 
-NO_CAP = int(np.iinfo(np.int64).max)
-REMEMBERED = 500
-"""Rows of one sort that are kept from slice to slice."""
-_Key = TypeVar("_Key", bound=Hashable)
-_Scalar = TypeVar("_Scalar", bound=np.generic)
+
+@dataclass(frozen=True)
+class Variants:
+    """Requests, each in every form and at every start that its window allows; arrays of one length."""
+
+    asks: Sequence[Ask]
+    ask: Ints
+    """Index into ``asks``; rising."""
+    form: Ints
+    bucket: Ints
+    """In which it starts; −1 where no start is in its window."""
+    until: Ints
+    """First bucket in which it does not run any more."""
+    devices: Ints
+    """Of one worker."""
+    workers: Ints
+    duration: Ints
+    """Seconds, in this form."""
+
+    def __len__(self) -> int:
+        return len(self.ask)
+
+    def each(self) -> Iterator[Ask]:
+        """The request of every variant."""
+        return (self.asks[at] for at in self.ask.tolist())
+
+
+@dataclass(frozen=True)
+class Cells:
+    """Amounts of some (variant, group) cells."""
+
+    units: Ints
+    """For all workers."""
+    devices: Ints
+    """Lent and paid: whole units."""
+    cost: Ints
+    """µUSD, worst case; ``MAX_MONEY + 1`` stands for anything beyond a billion dollars."""
+    loss: Ints
+    """µUSD that count beside the cost: expected reclaims, waiting, being moved."""
 
 
 @dataclass(frozen=True)
 class Verdicts:
-    """What the predicates say; every array is asks × groups, in the order of the asks given and of the market."""
+    """What the predicates say of requests; every array is asks × groups, in the order of the asks given."""
 
     why: Bits
+    """0 where some form and start of the request fits; else what removes its first form at its first start."""
     units: Ints
     devices: Ints
-    """Devices lent and paid: whole units."""
     cost: Ints
-    """µUSD, worst case; ``MAX_MONEY + 1`` stands for anything beyond a billion dollars."""
     price: Ints
     """µUSD per requested device-hour, rounded up."""
     tier: Ints
@@ -49,187 +81,324 @@ class Verdicts:
     """``NO_CAP`` where the tier has none."""
 
 
-class Names:
-    """A column of names, each distinct one looked at once however many groups share it."""
-
-    def __init__(self, names: Sequence[str]) -> None:
-        index: dict[str, int] = {}
-        self.code: Ints = _column(index.setdefault(name, len(index)) for name in names)
-        self.distinct = list(index)
-
-    def among(self, allowed: frozenset[str] | None) -> Bools:
-        """Which rows have one of these names; None is all of them."""
-        if allowed is None:
-            return np.ones(len(self.code), dtype=np.bool_)
-        mask: Bools = np.array([name in allowed for name in self.distinct], dtype=np.bool_)[self.code]
-        return mask
-
-
-class Market:
-    """The lenders' side of a problem as columns, made once and asked about any asks."""
-
-    def __init__(self, problem: Problem) -> None:
-        groups = problem.groups
-        self.aim = problem.aim
-        self.ids = [group.id for group in groups]
-        self.index = {name: at for at, name in enumerate(self.ids)}
-        self.price = _column(group.price_micros for group in groups)
-        self.count = _column(group.count for group in groups)
-        self.unit = _column(group.unit for group in groups)
-        self.shortest = _column(group.min_duration_s for group in groups)
-        self.longest = _column(group.max_duration_s for group in groups)
-        self.confidential = np.array([group.confidential for group in groups], dtype=np.bool_)
-        self.largest_node = _column(max(group.per_node, default=0) for group in groups)
-        self.clusters, self.regions, self.providers = (
-            Names([getattr(group, name) for group in groups]) for name in ("cluster", "region", "provider")
-        )
-        self.lenders = [group.lender_tenant for group in groups]
-        self.admitted = [group.allowed_tenants for group in groups]
-        self.shared_alone = np.full(len(groups), MAX_DEVICES, dtype=np.int64)
-        for row in problem.rows:
-            for name, weight in row.members.items():
-                if weight:
-                    at = self.index[name]
-                    self.shared_alone[at] = min(self.shared_alone[at], row.limit // weight)
-        self.budgets = {budget.id: budget.remaining_micros for budget in problem.budgets}
-        self.quotas = {quota.id: quota.remaining_devices for quota in problem.quotas}
-        self.known: dict[str, dict[Any, npt.NDArray[Any]]] = {}
-        """Rows of groups that were computed before, by what they are and for which key."""
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    def admits(self, tenant: str) -> Bools:
-        """Which groups' lenders lend to this tenant."""
-        return np.array(
-            [
-                allowed is None or tenant in allowed or (lender != "" and lender == tenant)
-                for allowed, lender in zip(self.admitted, self.lenders, strict=True)
-            ],
-            dtype=np.bool_,
-        )
-
-    def fees(self, transfer: tuple[tuple[str, int], ...]) -> Ints:
-        """What bringing the data costs, by group, from what it costs by region."""
-        by_region = dict(transfer)
-        fees: Ints = _column(by_region.get(region, 0) for region in self.regions.distinct)[self.regions.code]
-        return fees
-
-    def named(self, ids: frozenset[str] | None) -> Bools:
-        """Which groups have one of these ids; None is all of them."""
-        if ids is None:
-            return np.ones(len(self), dtype=np.bool_)
-        mask = np.zeros(len(self), dtype=np.bool_)
-        mask[[self.index[name] for name in ids if name in self.index]] = True
-        return mask
-
-    def ranked(self, tiers: tuple[Tier, ...]) -> tuple[Ints, Ints]:
-        """Rank and price cap of the first tier that admits each group; −1 where none does."""
-        rank = np.full(len(self), -1 if tiers else 0, dtype=np.int64)
-        cap = np.full(len(self), NO_CAP, dtype=np.int64)
-        for at, tier in enumerate(tiers):
-            admitted = rank < 0
-            for column, allowed in (
-                (self.clusters, tier.clusters),
-                (self.regions, tier.regions),
-                (self.providers, tier.providers),
-            ):
-                if allowed is not None:
-                    admitted &= column.among(allowed)
-            if tier.groups is not None:
-                admitted &= self.named(tier.groups)
-            rank[admitted] = at
-            if tier.price_cap_micros is not None:
-                cap[admitted] = tier.price_cap_micros
-        return rank, cap
+def variants(market: Market, asks: Sequence[Ask]) -> Variants:
+    """Every form and start of every request; one that has no start still has a row, to be told why."""
+    rows: list[tuple[int, int, int, int, int, int, int]] = []
+    starts: list[int] = market.starts.tolist()
+    single = len(starts) == 1
+    for at, ask in enumerate(asks):
+        for number in range(1 + len(ask.forms)):
+            (devices, workers), seconds = shape(ask, number), lasting(ask, number)
+            if single and ask.not_before_s == 0 and ask.end_by_s is None:
+                rows.append((at, number, 0, 1, devices, workers, seconds))
+                continue
+            last = ask.latest_s if ask.end_by_s is None else min(ask.latest_s, ask.end_by_s - seconds)
+            last = 0 if ask.running is not None else last
+            fitting = [bucket for bucket, start in enumerate(starts) if ask.not_before_s <= start <= last]
+            for bucket in fitting or [-1]:
+                until = market.span(starts[max(bucket, 0)], starts[max(bucket, 0)] + seconds)[1]
+                rows.append((at, number, bucket, until, devices, workers, seconds))
+    table = np.array(rows, dtype=np.int64).reshape(-1, 7).T
+    return Variants(asks, *table)
 
 
-def judge(market: Market, asks: Sequence[Ask], *, prices: bool = True) -> Verdicts:
-    """Every predicate for every (ask, group); memory is about 80 bytes for each, so large sets come in slices.
+def shape(ask: Ask, form: int) -> tuple[int, int]:
+    """Devices of a worker, and workers, of one form of a request (0: its own)."""
+    if form == 0:
+        return ask.devices, ask.workers
+    return ask.forms[form - 1].devices, ask.forms[form - 1].workers
 
-    Without ``prices``, for asks that cap none, the prices stay zero: exact division is a third of the work.
-    """
-    shape = (len(asks), len(market))
+
+def lasting(ask: Ask, form: int) -> int:
+    """Seconds that one form of a request takes."""
+    return ask.duration_s if form == 0 else max(1, -(-ask.duration_s * 1_000 // ask.forms[form - 1].speed_milli))
+
+
+def eligible(market: Market, those: Variants) -> tuple[Ints, Ints, Cells]:
+    """The cells that pass every predicate, by variant and then by group: (variant, group, amounts)."""
+    if not len(those) or not len(market):
+        none = np.zeros(0, dtype=np.int64)
+        return none, none, Cells(none, none, none, none)
+    mask = np.ones((len(those), len(market)), dtype=np.bool_)
+    for _, passes in _wishes(market, those):
+        mask &= passes
+    row, group = np.nonzero(mask)
+    cells = _cells(market, those, row, group)
+    keep = np.ones(len(row), dtype=np.bool_)
+    for _, passes in _amounts(market, those, row, group, cells):
+        keep &= passes
+    if not keep.all():
+        row, group = row[keep], group[keep]
+        cells = Cells(*(each[keep] for each in (cells.units, cells.devices, cells.cost, cells.loss)))
+    return row, group, cells
+
+
+def judge(market: Market, asks: Sequence[Ask]) -> Verdicts:
+    """Everything about every cell of these requests."""
+    those = variants(market, asks)
+    shape = (len(those), len(market))
+    row, group = (each.ravel() for each in np.indices(shape))
+    cells = _cells(market, those, row, group)
     why = np.zeros(shape, dtype=np.uint32)
+    for bit, passes in _wishes(market, those):
+        why |= np.where(passes, 0, bit).astype(np.uint32)
+    for bit, passes in _amounts(market, those, row, group, cells, all_of_them=True):
+        why |= np.where(passes, 0, bit).astype(np.uint32).reshape(shape)
+    price = _rate(market, those, row, group).reshape(shape)
+    ranked = market.gather("tiers", [ask.tiers for ask in those.each()], lambda tiers: np.stack(market.ranked(tiers)))
+    table = [each.reshape(shape) for each in (cells.units, cells.devices, cells.cost)]
+    table += [price, ranked[:, 0], ranked[:, 1]]
+    if len(those) == len(asks):
+        return Verdicts(why, *table)
+    # Of several variants the first that fits speaks for the request, else the first in whose form the devices suit.
+    first = np.flatnonzero(np.diff(those.ask, prepend=-1))
+    unfit = (why != 0) * 2 + ((why & np.uint32(Why.SELECTOR)) != 0)
+    chosen = np.stack(
+        [low + unfit[low:high].argmin(axis=0) for low, high in zip(first, [*first[1:], len(those)], strict=True)]
+    )
+    return Verdicts(*(np.take_along_axis(each, chosen, axis=0) for each in (why, *table)))
 
-    def mark(bit: Why, where: npt.NDArray[np.bool_]) -> None:
-        np.bitwise_or(why, np.uint32(bit), out=why, where=np.broadcast_to(where, shape))
 
-    wanted = _column(ask.devices for ask in asks)[:, None]
-    duration = _column(ask.duration_s for ask in asks)[:, None]
-    units = -(-wanted // market.unit)
-    devices = units * market.unit
-    transfer = _gather(market, "fees", asks, lambda ask: tuple(sorted(ask.transfer_micros.items())), market.fees)
-    cost = _cost(market.price * devices, duration) + transfer
-    price = _rate(market.price * devices, wanted, duration, transfer) if prices else np.zeros(shape, dtype=np.int64)
-    ranked = _gather(market, "tiers", asks, lambda ask: ask.tiers, lambda tiers: np.stack(market.ranked(tiers)))
-    tier, tier_cap = ranked[:, 0], ranked[:, 1]
+# --- wishes: one row of groups for each distinct one ------------------------------------------------------------------
 
-    at_home = _gather(market, "home", asks, lambda ask: frozenset({ask.cluster}), market.clusters.among)
-    mark(Why.OWN_CLUSTER, at_home)
-    mark(Why.SELECTOR, ~_gather(market, "matched", asks, lambda ask: ask.matched, market.named))
-    mark(Why.AVOIDED, _gather(market, "avoid", asks, lambda ask: ask.avoid, market.named))
-    mark(Why.TENANT, ~_gather(market, "tenant", asks, lambda ask: ask.tenant, market.admits))
-    mark(Why.CLUSTER, ~_gather(market, "clusters", asks, lambda ask: ask.clusters, market.clusters.among))
-    mark(Why.REGION, ~_gather(market, "regions", asks, lambda ask: ask.regions, market.regions.among))
-    mark(Why.PROVIDER, ~_gather(market, "providers", asks, lambda ask: ask.providers, market.providers.among))
-    required = np.array([ask.confidential is Confidential.REQUIRE for ask in asks], dtype=np.bool_)[:, None]
-    mark(Why.CONFIDENTIAL, required & ~market.confidential)
-    mark(Why.TOO_LONG, duration > market.longest)
-    mark(Why.TOO_SHORT, duration < market.shortest)
-    mark(Why.TIER, tier < 0)
-    mark(Why.TIER_PRICE, price > tier_cap)
-    mark(Why.PRICE_CAP, price > _caps(asks, lambda ask: ask.price_cap_micros))
-    mark(Why.TOTAL_CAP, cost > _caps(asks, lambda ask: ask.total_cap_micros, MAX_MONEY))
-    mark(Why.COUNT, units > market.count)
-    one_node = np.array([ask.same_node for ask in asks], dtype=np.bool_)[:, None]
-    mark(Why.NODE, one_node & (units > market.largest_node))
-    mark(Why.SHARED, units > market.shared_alone)
-    mark(Why.BUDGET, cost > _caps(asks, lambda ask: min((market.budgets[name] for name in ask.budgets), default=None)))
-    mark(Why.QUOTA, devices > _caps(asks, lambda ask: min((market.quotas[name] for name in ask.quotas), default=None)))
+
+def _wishes(market: Market, those: Variants) -> Iterator[tuple[Why, Bools]]:
+    """Predicates that hold or not whatever the amounts; those that nobody asks for are left out."""
+    each = list(those.each())
+
+    def wish(bit: Why, keys: list[Any], row: Callable[[Any], Bools], neutral: Hashable) -> Iterator[tuple[Why, Bools]]:
+        if any(key != neutral for key in keys):
+            yield bit, market.gather(bit.name or "", keys, row)
+
+    homes = set(market.clusters.distinct)
+    yield from wish(
+        Why.OWN_CLUSTER,
+        [ask.cluster if ask.cluster in homes else None for ask in each],
+        lambda name: ~market.clusters.among(frozenset({name})),
+        None,
+    )
+    forms = those.form.tolist()
+    yield from wish(
+        Why.SELECTOR,
+        [(ask.matched, *(form.matched for form in ask.forms[:at])) for ask, at in zip(each, forms, strict=True)],
+        market.in_form,
+        (None,),
+    )
+    yield from wish(Why.AVOIDED, [ask.avoid for ask in each], lambda ids: ~market.named(ids), frozenset())
+    if any(group.allowed_tenants is not None for group in market.problem.groups):
+        yield from wish(Why.TENANT, [ask.tenant for ask in each], market.admits, None)
+    for bit, names, field in (
+        (Why.CLUSTER, market.clusters, "clusters"),
+        (Why.REGION, market.regions, "regions"),
+        (Why.JURISDICTION, market.jurisdictions, "jurisdictions"),
+        (Why.PROVIDER, market.providers, "providers"),
+    ):
+        yield from wish(bit, [getattr(ask, field) for ask in each], names.among, None)
+    everyone = np.ones(len(market), dtype=np.bool_)
+    nobody = ~everyone
+    yield from wish(
+        Why.CONFIDENTIAL,
+        [ask.confidential is Confidential.REQUIRE for ask in each],
+        lambda required: market.confidential if required else everyone,
+        False,
+    )
+    yield from wish(
+        Why.INTERRUPTIBLE,
+        [ask.uninterrupted for ask in each],
+        lambda refuses: ~market.interruptible if refuses else everyone,
+        False,
+    )
+    yield from wish(Why.TIER, [ask.tiers for ask in each], lambda tiers: market.ranked(tiers)[0] >= 0, ())
+    yield from wish(
+        Why.PINNED,
+        [ask.running is not None and ask.running.move_micros is None for ask in each],
+        lambda pinned: nobody if pinned else everyone,
+        False,
+    )
+    yield from wish(
+        Why.WINDOW, (those.bucket < 0).tolist(), lambda outside: nobody if outside else everyone, False
+    )
+
+
+# --- amounts: arithmetic on cells -------------------------------------------------------------------------------------
+
+
+def _cells(market: Market, those: Variants, row: Ints, group: Ints) -> Cells:
+    worker = _pieces(market, those, row, group)
+    units = worker if (those.workers == 1).all() else worker * those.workers[row]
+    if (market.unit == 1).all():
+        devices = units
+    else:
+        devices = units * market.unit[group]
+    hourly = devices * _price(market, those, row, group)
+    cost = _paid(hourly, those.duration[row])
+    if (fees := _fees(market, those)) is not None:
+        cost = np.minimum(cost + fees[row, group], MAX_MONEY + 1)
+    return Cells(units=units, devices=devices, cost=cost, loss=_loss(market, those, row, group))
+
+
+def _pieces(market: Market, those: Variants, row: Ints, group: Ints) -> Ints:
+    """Units of one worker."""
+    if (market.unit == 1).all():
+        return those.devices[row]
+    pieces: Ints = -(-those.devices[row] // market.unit[group])
+    return pieces
+
+
+def _price(market: Market, those: Variants, row: Ints, group: Ints) -> Ints:
+    if market.buckets == 1:
+        return market.price[:, 0][group]
+    return market.price[group, np.maximum(those.bucket, 0)[row]]
+
+
+def _fees(market: Market, those: Variants) -> Ints | None:
+    if not any(ask.transfer_micros for ask in those.asks):
+        return None
+    # One mapping is often shared by many requests; its identity is as good a key as its content, and cheaper.
+    tables: dict[int, tuple[tuple[str, int], ...]] = {}
+    keys = [
+        tables.setdefault(id(ask.transfer_micros), tuple(ask.transfer_micros.items())) if ask.transfer_micros else ()
+        for ask in those.each()
+    ]
+    return market.gather("transfer", keys, market.fees)
+
+
+def _loss(market: Market, those: Variants, row: Ints, group: Ints) -> Ints:
+    asks = list(those.each())
+    fixed = column(
+        -(-ask.delay_micros * max(0, int(market.starts[bucket]) - ask.not_before_s) // 3600)
+        + ((ask.running.move_micros or 0) if ask.running is not None else 0)
+        for ask, bucket in zip(asks, np.maximum(those.bucket, 0).tolist(), strict=True)
+    )
+    restart = column(ask.restart_micros for ask in asks)
+    if not market.reclaims.any() or not restart.any():
+        return fixed[row] if fixed.any() else np.broadcast_to(np.int64(0), row.shape)
+    # In floating point, because rate × seconds × money can leave 64 bits; rounded up, and exact where it fits 53.
+    exact = np.ceil(
+        market.reclaims[group].astype(np.float64) * (those.duration * restart.astype(np.float64))[row] / 3.6e9
+    )
+    loss: Ints = np.minimum(exact, MAX_MONEY).astype(np.int64) + fixed[row]
+    return loss
+
+
+def _amounts(
+    market: Market, those: Variants, row: Ints, group: Ints, cells: Cells, *, all_of_them: bool = False
+) -> Iterator[tuple[Why, Bools]]:
+    """Predicates on amounts; those that remove nothing from anybody are left out, unless all of them are wanted."""
+    if not len(row):
+        return
+    asks = list(those.each())
+    duration = those.duration[row]
+    if all_of_them or those.duration.max() > market.longest.min():
+        yield Why.TOO_LONG, duration <= market.longest[group]
+    if all_of_them or those.duration.min() < market.shortest.max():
+        yield Why.TOO_SHORT, duration >= market.shortest[group]
+    if any(ask.price_cap_micros is not None for ask in asks) or any(ask.tiers for ask in asks):
+        price = _rate(market, those, row, group)
+        ranked = market.gather("tiers", [ask.tiers for ask in asks], lambda tiers: np.stack(market.ranked(tiers)))
+        yield Why.TIER_PRICE, price <= ranked[:, 1][row, group]
+        yield Why.PRICE_CAP, price <= _caps(ask.price_cap_micros for ask in asks)[row]
+    total = _caps((ask.total_cap_micros for ask in asks), MAX_MONEY)
+    yield Why.TOTAL_CAP, cells.cost <= total[row]
+    yield from _capacities(market, those, row, group)
+    if market.budgets:
+        yield Why.BUDGET, cells.cost <= _purses(market, those)[row]
+    if market.quotas:
+        yield from _quotas(market, those, row, group, cells)
     if market.aim is Aim.WELFARE:
-        mark(Why.VALUE, cost > _caps(asks, lambda ask: ask.value_micros))
-    return Verdicts(why=why, units=units, devices=devices, cost=cost, price=price, tier=tier, tier_cap=tier_cap)
+        worth = column(
+            (ask.value_micros or 0) + ((ask.running.end_micros or 0) if ask.running is not None else 0) for ask in asks
+        )
+        yield Why.VALUE, cells.cost + cells.loss <= worth[row]
 
 
-def _cost(hourly: Ints, duration: Ints) -> Ints:
+def _capacities(market: Market, those: Variants, row: Ints, group: Ints) -> Iterator[tuple[Why, Bools]]:
+    asks = list(those.each())
+    spans = list(zip(np.maximum(those.bucket, 0).tolist(), those.until.tolist(), strict=True))
+    # Of a request that may be split, one worker must fit.
+    least = np.where(column(ask.split for ask in asks) > 1, 1, those.workers)
+    needed = _pieces(market, those, row, group) * least[row]
+    yield Why.COUNT, needed <= market.gather("free", spans, market.free)[row, group]
+    if market.problem.rows:
+        yield Why.SHARED, needed <= market.gather("shared", spans, market.shared)[row, group]
+    one_node = np.array([ask.same_node for ask in asks], dtype=np.bool_)
+    if one_node.any():
+        fits = np.ones(len(row), dtype=np.bool_)
+        mine = np.flatnonzero(one_node[row])
+        pieces = _pieces(market, those, row[mine], group[mine])
+        for units in np.unique(pieces).tolist():
+            some = mine[pieces == units]
+            held = market.gather(f"places {units}", spans, lambda span, units=units: market.places(units, span))  # type: ignore[misc]  # bound at once
+            fits[some] = held[row[some], group[some]] >= least[row[some]]
+        yield Why.NODE, fits
+
+
+def _purses(market: Market, those: Variants) -> Ints:
+    """What the tightest budget of each variant could pay, that pays for starts at its moment."""
+    windows = {budget.id: (budget.from_s, budget.until_s) for budget in market.problem.budgets}
+    starts = market.starts[np.maximum(those.bucket, 0)].tolist()
+    return _caps(
+        min((market.budgets[name] for name in ask.budgets if _inside(start, windows[name])), default=None)
+        for ask, start in zip(those.each(), starts, strict=True)
+    )
+
+
+def _inside(start: int, window: tuple[int, int | None]) -> bool:
+    return window[0] <= start and (window[1] is None or start < window[1])
+
+
+def _quotas(market: Market, those: Variants, row: Ints, group: Ints, cells: Cells) -> Iterator[tuple[Why, Bools]]:
+    quotas = {quota.id: quota for quota in market.problem.quotas}
+    starts = market.starts[np.maximum(those.bucket, 0)]
+    ends = starts + those.duration
+
+    def counts(name: str, at: int) -> bool:
+        quota = quotas[name]
+        return ends[at] > quota.from_s and (quota.until_s is None or starts[at] < quota.until_s)
+
+    passes = np.ones(len(row), dtype=np.bool_)
+    everywhere: list[int | None] = []
+    scoped: dict[str, list[int]] = {}
+    for at, ask in enumerate(those.each()):
+        mine = [name for name in ask.quotas if counts(name, at)]
+        everywhere.append(min((market.quotas[name] for name in mine if quotas[name].groups is None), default=None))
+        for name in mine:
+            if quotas[name].groups is not None:
+                scoped.setdefault(name, []).append(at)
+    passes &= cells.devices <= _caps(everywhere)[row]
+    for name, holders in scoped.items():
+        held = np.zeros(len(those), dtype=np.bool_)
+        held[holders] = True
+        passes &= (cells.devices <= market.quotas[name]) | ~held[row] | ~market.named(quotas[name].groups)[group]
+    yield Why.QUOTA, passes
+
+
+def _paid(hourly: Ints, duration: Ints) -> Ints:
     """⌈hourly × duration / 3600⌉, saturated where the product would leave 64 bits (about a billion dollars)."""
+    if not len(hourly):
+        return hourly
+    if float(hourly.max()) * float(duration.max()) < 3600.0 * MAX_MONEY:
+        paid: Ints = -(hourly * -duration // 3600)
+        return paid
     beyond = hourly.astype(np.float64) * duration > 3600.0 * MAX_MONEY * 1.01
     seconds = np.where(beyond, 0, hourly) * duration
     return np.where(beyond, MAX_MONEY + 1, -(-seconds // 3600))
 
 
-def _rate(hourly: Ints, wanted: Ints, duration: Ints, transfer: Ints) -> Ints:
+def _rate(market: Market, those: Variants, row: Ints, group: Ints) -> Ints:
     """⌈hourly / wanted + 3600 × transfer / (wanted × duration)⌉, exact: two rounded halves could pass a cap by one."""
+    wanted = (those.devices * those.workers)[row]
+    units = _pieces(market, those, row, group) * those.workers[row]
+    hourly = units * market.unit[group] * _price(market, those, row, group)
     whole, rest = np.divmod(hourly, wanted)
-    device_seconds = wanted * duration
-    if not transfer.any():
+    fees = _fees(market, those)
+    if fees is None:
         return whole + (rest > 0)
-    fee, fee_rest = np.divmod(3600 * transfer, device_seconds)
+    duration = those.duration[row]
+    device_seconds = wanted * duration
+    fee, fee_rest = np.divmod(3600 * fees[row, group], device_seconds)
     return whole + fee - (-(rest * duration + fee_rest) // device_seconds)
 
 
-def _gather(
-    market: Market,
-    what: str,
-    asks: Sequence[Ask],
-    key: Callable[[Ask], _Key],
-    row: Callable[[_Key], npt.NDArray[_Scalar]],
-) -> npt.NDArray[_Scalar]:
-    """One row of groups per ask, computed once for each distinct key: thousands of asks share a few policies."""
-    known = market.known.setdefault(what, {})
-    seen: dict[_Key, int] = {}
-    which = [seen.setdefault(key(ask), len(seen)) for ask in asks]
-    table = np.stack([known[each] if each in known else row(each) for each in seen])
-    if len(known) < REMEMBERED:
-        known.update(zip(seen, table, strict=True))
-    return table[which]
-
-
-def _caps(asks: Sequence[Ask], cap: Callable[[Ask], int | None], otherwise: int = NO_CAP) -> Ints:
-    values = (cap(ask) for ask in asks)
-    return _column(otherwise if value is None else min(value, otherwise) for value in values)[:, None]
-
-
-def _column(values: Iterable[int]) -> Ints:
-    return np.fromiter(values, dtype=np.int64)
+def _caps(values: Any, otherwise: int = NO_CAP) -> Ints:
+    return column(otherwise if value is None else min(value, otherwise) for value in values)

@@ -12,107 +12,134 @@ from itertools import islice
 
 import numpy as np
 
-from optimizer.filter import Ints
-from optimizer.ledger import Ledger
+from optimizer.ledger import Ledger, Seats
+from optimizer.market import Bools, Ints
 from optimizer.pairs import Pairs
 from optimizer.prices import Prices
 from optimizer.problem import Aim
 
-Plan = Mapping[int, int | None]
-"""Chosen pair → index of the node it was given; None where the ask does not care."""
+Plan = Mapping[int, Seats]
+"""Chosen pair → where its workers sit, if they want nodes."""
 
 
 def fill(pairs: Pairs, order: Iterable[int]) -> Plan:
-    """The plan of one order of asks (indices)."""
-    ledger = Ledger(pairs)
-    return {pair: ledger.take(pair) for ask in order if (pair := ledger.first_fit(int(ask))) is not None}
+    """The plan of one order of requests (indices); leases that must not be ended come first, and stay."""
+    ledger, plan = _staying(pairs)
+    for ask in order:
+        if not pairs.must[ask] and (pair := ledger.first_fit(int(ask))) is not None:
+            plan[pair] = ledger.take(pair)
+    return plan
 
 
-def plans(pairs: Pairs) -> Iterator[tuple[str, Plan]]:
+def plans(pairs: Pairs, entitled: Bools) -> Iterator[tuple[str, Plan]]:
     """The portfolio, the most promising first, each with its name."""
-    for name, order in _orders(pairs):
+    for name, order in _orders(pairs, entitled):
         yield name, fill(pairs, order)
 
 
-def priced(pairs: Pairs, prices: Prices) -> Iterator[Plan]:
-    """Each ask takes what is best at the prices: those with most to lose first, and in the first orders above."""
-    having = np.flatnonzero(np.diff(pairs.start))
+def priced(pairs: Pairs, prices: Prices, entitled: Bools) -> Iterator[Plan]:
+    """Each request takes what is best at the prices: those with most to lose first, and in the first orders above."""
+    having = pairs.having
     margin = np.maximum.reduceat(prices.reduced, pairs.start[having]) if len(having) else prices.reduced
-    for order in (having[np.argsort(-margin, kind="stable")], *(order for _, order in islice(_orders(pairs), 2))):
-        ledger = Ledger(pairs)
-        plan: dict[int, int | None] = {}
+    by_margin = having[np.lexsort((-margin, ~entitled[having]))]
+    for order in (by_margin, *(order for _, order in islice(_orders(pairs, entitled), 2))):
+        ledger, plan = _staying(pairs)
         for ask in order.tolist():
-            best = ledger.best_fit(ask, prices.reduced)
+            best = None if pairs.must[ask] else ledger.best_fit(ask, prices.reduced)
             if best is not None:
                 plan[best] = ledger.take(best)
         yield plan
 
 
-def kept_up(pairs: Pairs, wanted: Mapping[str, str]) -> Plan:
-    """What is still possible of an earlier plan (ask id → group id), in order of turn."""
-    ledger = Ledger(pairs)
-    plan: dict[int, int | None] = {}
+def kept_up(pairs: Pairs, wanted: Mapping[str, tuple[frozenset[tuple[str, int]], int]]) -> Plan:
+    """What is still possible of an earlier plan (request → its groups and their workers, and its start)."""
+    ledger, plan = _staying(pairs)
     for ask in sorted(range(len(pairs.asks)), key=lambda at: (pairs.asks[at].created, at)):
-        group = pairs.market.index.get(wanted.get(pairs.asks[ask].id, ""), -1)
+        if pairs.must[ask] or pairs.asks[ask].id not in wanted:
+            continue
+        groups, start = wanted[pairs.asks[ask].id]
+        index = {pairs.market.index[name] for name, _ in groups if name in pairs.market.index}
         own = pairs.of(ask)
-        found = np.flatnonzero(pairs.group[own.start : own.stop] == group)
-        if len(found):
-            pair = own.start + int(found[0])
-            if ledger.fits(ask, slice(pair, pair + 1))[0]:
-                plan[pair] = ledger.take(pair)
+        for pair in np.flatnonzero(np.isin(pairs.group[own.start : own.stop], list(index))) + own.start:
+            pieces = frozenset((pairs.market.ids[piece.group], piece.workers) for piece in pairs.pieces(int(pair)))
+            same = pieces == groups and int(pairs.market.starts[pairs.bucket[pair]]) == start
+            if same and int(pair) in ledger.fitting(ask, range(int(pair), int(pair) + 1)):
+                plan[int(pair)] = ledger.take(int(pair))
+                break
     return topped_up(pairs, plan)
 
 
 def topped_up(pairs: Pairs, plan: Plan) -> Plan:
-    """The plan, and every ask that still fits beside it."""
-    ledger = Ledger(pairs)
-    for pair, node in plan.items():
-        ledger.take_on(pair, node)
+    """The plan, and every request that still fits beside it."""
+    ledger = spent(pairs, plan)
     more = dict(plan)
     placed = {int(pairs.ask[pair]) for pair in plan}
-    for ask in next(iter(_orders(pairs)))[1].tolist():
+    nobody = np.zeros(len(pairs.asks), dtype=np.bool_)
+    for ask in next(iter(_orders(pairs, nobody)))[1].tolist():
         fitting = None if ask in placed else ledger.first_fit(ask)
         if fitting is not None:
             more[fitting] = ledger.take(fitting)
     return more
 
 
+def spent(pairs: Pairs, plan: Plan) -> Ledger:
+    """What a plan leaves."""
+    ledger = Ledger(pairs)
+    for pair, seats in plan.items():
+        ledger.take_on(pair, seats)
+    return ledger
+
+
 def eased(pairs: Pairs, plan: Plan) -> Plan:
-    """The same asks, each moved to a better pair of its own where one is free, until none is; worse in no goal.
+    """The same requests, each moved to a better pair of its own where one is free, until none is; worse in no goal.
 
     The exact solver, asked for one goal, leaves the later ones as they happen to fall; this picks up most of it.
     """
-    ledger = Ledger(pairs)
-    for pair, node in plan.items():
-        ledger.take_on(pair, node)
+    ledger = spent(pairs, plan)
     now = dict(plan)
     for _ in range(5):
         before = set(now)
         for pair in sorted(now, key=lambda pair: (int(pairs.start[pairs.ask[pair]]) - pair, pair)):
             ask = int(pairs.ask[pair])
             if pair > pairs.start[ask]:
-                ledger.give_back(pair, now.pop(pair))
-                best = ledger.first_fit(ask)
-                better = pair if best is None else best
-                now[better] = ledger.take(better)
+                seats = now.pop(pair)
+                ledger.give_back(pair, seats)
+                best = next(ledger.fitting(ask, range(int(pairs.start[ask]), pair)), None)
+                if best is None:
+                    now[pair] = seats
+                    ledger.take_on(pair, seats)
+                else:
+                    now[best] = ledger.take(best)
         if set(now) == before:
             break
     return dict(sorted(now.items()))
 
 
-def _orders(pairs: Pairs) -> Iterator[tuple[str, Ints]]:
-    asks = pairs.asks
-    having = np.flatnonzero(np.diff(pairs.start))
+def _staying(pairs: Pairs) -> tuple[Ledger, dict[int, Seats]]:
+    """A new ledger, and the leases in it that must not be ended: each stays where it is, until something better moves it."""
+    ledger = Ledger(pairs)
+    plan: dict[int, Seats] = {}
+    for pair, seats in pairs.keeps.items():
+        if pairs.must[pairs.ask[pair]]:
+            ledger.take_on(pair, seats)
+            plan[pair] = seats
+    return ledger, plan
+
+
+def _orders(pairs: Pairs, entitled: Bools) -> Iterator[tuple[str, Ints]]:
+    asks, having = pairs.asks, pairs.having
+    later = ~entitled[having]
     first = pairs.start[having]
     created = np.array([asks[at].created for at in having], dtype=np.int64)
-    devices = np.array([asks[at].devices for at in having], dtype=np.int64)
+    devices = np.array([asks[at].total for at in having], dtype=np.int64)
+    cost = pairs.cost[first] + pairs.loss[first]
     if pairs.problem.aim is Aim.WELFARE:
         value = np.array([asks[at].value_micros for at in having], dtype=np.float64)
-        profit = value - pairs.cost[first]
-        yield "profit by root of devices", having[np.lexsort((created, -profit / np.sqrt(devices)))]
-        yield "profit by device", having[np.lexsort((created, -profit / devices))]
-        yield "profit by cost", having[np.lexsort((created, -profit / (pairs.cost[first] + 1)))]
-        yield "profit", having[np.lexsort((created, -profit))]
+        profit = value - cost
+        yield "profit by root of devices", having[np.lexsort((created, -profit / np.sqrt(devices), later))]
+        yield "profit by device", having[np.lexsort((created, -profit / devices, later))]
+        yield "profit by cost", having[np.lexsort((created, -profit / (cost + 1), later))]
+        yield "profit", having[np.lexsort((created, -profit, later))]
         return
     priority = -np.array([asks[at].priority for at in having], dtype=np.int64)
     weight = np.array([asks[at].counts_for for at in having], dtype=np.int64)
@@ -123,7 +150,7 @@ def _orders(pairs: Pairs) -> Iterator[tuple[str, Ints]]:
         "largest first": lambda: (created, -devices, priority),
         "weight by device": lambda: (created, -(weight * 1000) // devices, priority),
         "smallest first": lambda: (created, devices, priority),
-        "cheapest first": lambda: (created, pairs.cost[first], priority),
+        "cheapest first": lambda: (created, cost, priority),
     }
     for name, key in keys.items():
-        yield name, having[np.lexsort(key())]
+        yield name, having[np.lexsort((*key(), later))]

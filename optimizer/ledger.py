@@ -1,140 +1,197 @@
 """What is left of everything while a plan is being made: units, nodes, shared capacity, money, quota.
 
 The greedy, the repair and the explanations all ask the same two things: which of these pairs still fit, and take this
-one. A same-node request takes a particular node when it is taken, always the tightest that holds it; other requests
-only lower the group's count, because their devices fill whatever the nodes have left.
+one. A request whose workers want nodes takes particular ones when it is taken, always the tightest that hold them;
+other requests only lower the group's count, because their devices fill whatever the nodes have left.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cached_property
 
 import numpy as np
 
-from optimizer.filter import Bools, Floats, Ints
-from optimizer.nodes import Nodes
+from optimizer.filter import shape
+from optimizer.market import Bools, Floats, Ints
+from optimizer.nodes import Nodes, NodesInTime
 from optimizer.pairs import Pairs
-from optimizer.problem import MAX_DEVICES, MAX_MONEY
+from optimizer.problem import MAX_DEVICES
+
+Seats = tuple[tuple[int, int], ...]
+"""(group, node) of each worker, for requests whose workers want nodes; else empty."""
 
 
 class Ledger:
     """Remaining capacity and money; mutable, one for each attempt at a plan."""
 
     def __init__(self, pairs: Pairs) -> None:
-        problem = pairs.problem
         self._pairs = pairs
-        self.room: Ints = np.minimum(pairs.market.count, pairs.market.shared_alone)
-        """Units each group can still give, shared rows included."""
-        self.count: Ints = pairs.market.count.copy()
-        self.nodes = [Nodes(group.per_node) for group in problem.groups]
-        self.largest: Ints = pairs.market.largest_node.copy()
-        self.budgets = dict(pairs.market.budgets)
-        self.quotas = dict(pairs.market.quotas)
-        self.rows = [row.limit for row in problem.rows]
-        self._members = [
-            [(pairs.market.index[name], weight) for name, weight in row.members.items() if weight]
-            for row in problem.rows
-        ]
-        self._rows_of: dict[int, list[tuple[int, int]]] = {}
-        for at, members in enumerate(self._members):
-            for group, weight in members:
-                self._rows_of.setdefault(group, []).append((at, weight))
+        self.left: Floats = pairs.usage.most.copy()
+        """Of every limit, in the order of the usage's columns."""
+        matrix = pairs.usage.matrix
+        self._indptr, self._limit, self._amount = matrix.indptr, matrix.indices, matrix.data
+        self._nodeless = False
+
+    @cached_property
+    def nodes(self) -> list[Nodes | NodesInTime]:
+        """Of every group."""
+        market = self._pairs.market
+        parts = [market.nodes[low:high] for low, high in zip(market.first_node, market.first_node[1:], strict=False)]
+        if market.buckets == 1:
+            return [Nodes(part[:, 0].tolist()) for part in parts]
+        return [NodesInTime(part) for part in parts]
+
+    @cached_property
+    def largest(self) -> Ints:
+        """The most units free on one node of each group, at some time."""
+        return np.array([nodes.largest() for nodes in self.nodes], dtype=np.int64)
 
     def unlimited(self) -> None:
         """Leave only budgets and quotas: for a bound in which everything else has its price."""
-        self.count[:] = self.room[:] = self.largest[:] = MAX_DEVICES
-        self.rows = [MAX_MONEY * MAX_DEVICES] * len(self.rows)
-        self.nodes = [Nodes([MAX_DEVICES * MAX_DEVICES] if nodes.free else []) for nodes in self.nodes]
+        self.left[: self._pairs.usage.hard] = np.inf
+        self._nodeless = True
+
+    @property
+    def nodeless(self) -> bool:
+        """Nodes are not looked at."""
+        return self._nodeless
+
+    def left_of(self, limits: Iterable[int]) -> int:
+        """The least that is left of some limits."""
+        return int(min((self.left[at] for at in limits), default=float(MAX_DEVICES)))
 
     def fits(self, ask: int, which: slice) -> Bools:
-        """Which of these pairs of one ask still fit."""
-        pairs, want = self._pairs, self._pairs.asks[ask]
-        group = pairs.group[which]
-        fit: Bools = pairs.units[which] <= self.room[group]
-        if want.same_node:
-            fit &= pairs.units[which] <= self.largest[group]
-        if want.budgets:
-            fit &= pairs.cost[which] <= min(self.budgets[name] for name in want.budgets)
-        if want.quotas:
-            fit &= pairs.devices[which] <= min(self.quotas[name] for name in want.quotas)
+        """Which of these pairs of one request still fit; whether all its workers find nodes is only seen by seating."""
+        low, high = int(self._indptr[which.start]), int(self._indptr[which.stop])
+        enough = self._amount[low:high] <= self.left[self._limit[low:high]]
+        fit: Bools = np.logical_and.reduceat(enough, self._indptr[which.start : which.stop] - low)
+        if self._pairs.same_node[ask] and not self._nodeless:
+            pairs = self._pairs
+            want = pairs.asks[ask]
+            worker = (
+                pairs.units[which] // want.workers
+                if not want.forms
+                else np.array([pairs.units[pair] // shape(want, int(pairs.form[pair]))[1] for pair in range(which.start, which.stop)])
+            )
+            fit &= worker <= self.largest[pairs.group[which]]
         return fit
 
+    def fitting(self, ask: int, which: range, score: Floats | None = None) -> Iterator[int]:
+        """The pairs that fit, best first: as they lie, or by score."""
+        fit = np.flatnonzero(self.fits(ask, slice(which.start, which.stop)))
+        if score is not None:
+            fit = fit[np.argsort(-score[which.start + fit], kind="stable")]
+        for at in fit.tolist():
+            if self.seats(which.start + at) is not None:
+                yield which.start + at
+
     def first_fit(self, ask: int) -> int | None:
-        """The best pair of the ask that still fits."""
-        low, high = int(self._pairs.start[ask]), int(self._pairs.start[ask + 1])
-        if low == high:
+        """The best pair of the request that still fits."""
+        own = self._pairs.of(ask)
+        if not own:
             return None
-        fit = self.fits(ask, slice(low, high))
+        if self._pairs.same_node[ask]:
+            return next(self.fitting(ask, own), None)
+        fit = self.fits(ask, slice(own.start, own.stop))
         at = int(fit.argmax())
-        return low + at if fit[at] else None
+        return own.start + at if fit[at] else None
 
     def best_fit(self, ask: int, score: Floats) -> int | None:
-        """The pair of the ask that still fits with the highest score."""
-        low, high = int(self._pairs.start[ask]), int(self._pairs.start[ask + 1])
-        if low == high:
+        """The pair of the request that still fits with the highest score."""
+        own = self._pairs.of(ask)
+        if not own:
             return None
-        at = int(np.where(self.fits(ask, slice(low, high)), score[low:high], -np.inf).argmax())
-        return low + at if self.fits(ask, slice(low + at, low + at + 1))[0] else None
+        if self._pairs.same_node[ask]:
+            return next(self.fitting(ask, own, score), None)
+        fit = self.fits(ask, slice(own.start, own.stop))
+        at = int(np.where(fit, score[own.start : own.stop], -np.inf).argmax())
+        return own.start + at if fit[at] else None
 
-    def take(self, pair: int) -> int | None:
-        """Take it; the node it was given, for a same-node ask."""
-        return self._move(pair, 1, None)
-
-    def take_on(self, pair: int, node: int | None) -> None:
-        """Take it on a node chosen elsewhere."""
-        self._move(pair, 1, node)
-
-    def give_back(self, pair: int, node: int | None) -> None:
-        """Undo a take."""
-        self._move(pair, -1, node)
-
-    def _move(self, pair: int, sign: int, node: int | None) -> int | None:
+    def seats(self, pair: int) -> Seats | None:
+        """Nodes for all workers of a pair, the tightest; empty where it wants none, None where there are too few."""
         pairs = self._pairs
-        ask, group = pairs.asks[int(pairs.ask[pair])], int(pairs.group[pair])
-        units = sign * int(pairs.units[pair])
-        self.count[group] -= units
-        if ask.same_node:
-            nodes = self.nodes[group]
-            if node is None:
-                node = nodes.tightest(units)
-                assert node is not None, "it was asked before whether it fits"
-            nodes.take(node, units)
-            self.largest[group] = nodes.largest()
-        for name in set(ask.budgets):
-            self.budgets[name] -= sign * int(pairs.cost[pair])
-        for name in set(ask.quotas):
-            self.quotas[name] -= sign * int(pairs.devices[pair])
-        touched = {group}
-        for row, weight in self._rows_of.get(group, ()):
-            self.rows[row] -= weight * units
-            touched.update(member for member, _ in self._members[row])
-        for each in touched:
-            shared = (self.rows[row] // weight for row, weight in self._rows_of.get(each, ()))
-            self.room[each] = min((int(self.count[each]), *shared))
-        return node
+        ask = int(pairs.ask[pair])
+        if not pairs.same_node[ask] or self._nodeless:
+            return ()
+        span = self._span(pair)
+        wanted = pairs.keeps.get(pair)
+        seats: list[tuple[int, int]] = []
+        for piece in pairs.pieces(pair):
+            units = piece.units // piece.workers
+            nodes = self.nodes[piece.group]
+            for _ in range(piece.workers):
+                node = nodes.tightest(units, span) if wanted is None else wanted[len(seats)][1]
+                if node is None or nodes.room(node, span) < units:
+                    self._unseat(seats, pair, span)
+                    return None
+                nodes.take(node, units, span)
+                seats.append((piece.group, node))
+        self._unseat(seats, pair, span)
+        return tuple(seats)
+
+    def take(self, pair: int) -> Seats:
+        """Take it; where its workers sit."""
+        seats = self.seats(pair)
+        assert seats is not None, "it was asked before whether it fits"
+        self._move(pair, 1, seats)
+        return seats
+
+    def take_on(self, pair: int, seats: Seats) -> None:
+        """Take it on nodes chosen elsewhere."""
+        self._move(pair, 1, seats)
+
+    def give_back(self, pair: int, seats: Seats) -> None:
+        """Undo a take."""
+        self._move(pair, -1, seats)
+
+    def _move(self, pair: int, sign: int, seats: Seats) -> None:
+        low, high = int(self._indptr[pair]), int(self._indptr[pair + 1])
+        # A pair uses each limit once, so that plain indexing loses nothing.
+        self.left[self._limit[low:high]] -= sign * self._amount[low:high]
+        if not seats:
+            return
+        span = self._span(pair)
+        sizes = {piece.group: piece.units // piece.workers for piece in self._pairs.pieces(pair)}
+        for group, node in seats:
+            self.nodes[group].take(node, sign * sizes[group], span)
+        for group in sizes:
+            self.largest[group] = self.nodes[group].largest()
+
+    def _unseat(self, seats: list[tuple[int, int]], pair: int, span: tuple[int, int]) -> None:
+        sizes = {piece.group: piece.units // piece.workers for piece in self._pairs.pieces(pair)}
+        for group, node in seats:
+            self.nodes[group].take(node, -sizes[group], span)
+
+    def _span(self, pair: int) -> tuple[int, int]:
+        return int(self._pairs.bucket[pair]), int(self._pairs.until[pair])
 
 
-def bind(pairs: Pairs, chosen: Iterable[int], named: Mapping[int, int]) -> Mapping[int, int] | None:
-    """A node for each chosen same-node pair, those already named first; None where that finds no packing.
+def bind(pairs: Pairs, chosen: Iterable[int], named: Mapping[int, Seats]) -> Mapping[int, Seats] | None:
+    """Seats for each chosen pair whose workers want nodes, those already named first; None where that finds no packing.
 
-    Largest first, onto the tightest node that holds it. Exact where each size divides the next (1, 2, 4, 8 …): then
-    every node that holds a larger piece leaves the smaller ones the same choice, because each such choice uses up the
-    same number of places of each smaller size. Other groups come with names from the exact solver.
+    Largest first, onto the tightest node that holds it. Exact at one time where each size divides the next (1, 2, 4,
+    8 …): then every node that holds a larger piece leaves the smaller ones the same choice, because each such choice
+    uses up the same number of places of each smaller size. Other groups come with names from the exact solver.
     """
-    nodes: dict[int, int] = {}
-    free: dict[int, Nodes] = {}
-    pieces = [pair for pair in chosen if pairs.asks[int(pairs.ask[pair])].same_node]
-    for pair in sorted(pieces, key=lambda pair: (pair not in named, -int(pairs.units[pair]), pair)):
-        group, units = int(pairs.group[pair]), int(pairs.units[pair])
-        if group not in free:
-            free[group] = Nodes(pairs.groups[group].per_node)
-        left = free[group]
-        node = named[pair] if pair in named else left.tightest(units)
-        if node is None or left.free[node] < units:
+    ledger = Ledger(pairs)
+    ledger.left[:] = np.inf
+    bound: dict[int, Seats] = {}
+    pieces = [pair for pair in chosen if pairs.same_node[pairs.ask[pair]]]
+    if not pieces:
+        return bound
+    fixed = {**{pair: seats for pair, seats in pairs.keeps.items() if seats}, **named}
+
+    def worker(pair: int) -> int:
+        return max(piece.units // piece.workers for piece in pairs.pieces(pair))
+
+    for pair in sorted(pieces, key=lambda pair: (pair not in fixed, -worker(pair), pair)):
+        seats = fixed.get(pair) or ledger.seats(pair)
+        if seats is None:
             return None
-        left.take(node, units)
-        nodes[pair] = node
-    return nodes
+        ledger.take_on(pair, seats)
+        bound[pair] = seats
+    return None if any(nodes.overfull() for nodes in ledger.nodes) else bound
 
 
 def spread(free: list[int], units: int) -> tuple[tuple[int, int], ...]:

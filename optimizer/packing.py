@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from optimizer.filter import Floats, Ints
+from optimizer.market import Floats, Ints
 from optimizer.pairs import Pairs
 from optimizer.prices import Prices
 
@@ -23,14 +23,17 @@ WORK = 40_000_000
 
 
 def packed_bound(pairs: Pairs, prices: Prices, left: Callable[[], float]) -> int:
-    """A bound on the profit of every plan; where time ends, the groups not yet packed count at their price."""
+    """A bound on the profit of every plan; where time ends, the groups not yet packed count at their price.
+
+    A group is packed whole or not at all: where requests may be split, or where there are several buckets of time,
+    groups are sold at their price.
+    """
     market, groups = prices.market, len(pairs.groups)
-    having = np.flatnonzero(np.diff(pairs.start))
-    gain = np.zeros(len(pairs.asks))
-    if len(having):
-        gain[having] = np.maximum(np.maximum.reduceat(prices.reduced, pairs.start[having]), 0)
+    if pairs.market.buckets > 1 or pairs.splits.any() or pairs.several:
+        return prices.whole_bound
+    gain = prices.margins()
     price = prices.vector[:groups]
-    worth = prices.reduced + market.units * price[pairs.group] - gain[pairs.ask]
+    worth = prices.reduced + pairs.units * price[pairs.group] - gain[pairs.ask]
     total = float(prices.vector[groups:] @ market.most[groups:] + gain.sum())
     dear = np.flatnonzero((worth > 0) & (price[pairs.group] > 0))
     dear = dear[np.argsort(pairs.group[dear], kind="stable")]

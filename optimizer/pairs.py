@@ -1,46 +1,68 @@
-"""The eligible (ask, group) pairs of a problem as columns: what the solvers choose from.
+"""What the solvers choose from: every way to place every request, as columns.
 
-Asks and groups are put in order of their ids first, so that the same problem in another order has the same answer.
-The pairs of an ask lie together, best first by what matters to that ask alone: tier, confidential where preferred,
-cost, tightness of fit. A greedy takes the first that still fits; the exact solver keeps the first few where there are
-too many.
+A *pair* is a request and one way to place it: a group, in one form, from one start. A request that may be split also
+has ways that take several groups (``bundles.py``), and a lease that runs has one that leaves it where it is. At most
+one pair of a request is chosen.
+
+Groups are put in order of price and requests in order of their ids first, so that the same problem in another order
+has the same answer. The pairs of a request lie together, best first by what matters to it alone: tier, confidential
+where preferred, cost, tightness of fit. A greedy takes the first that still fits.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 
-from optimizer.filter import Bits, Bools, Ints, Market, judge
+from optimizer.filter import eligible, lasting, shape, variants
+from optimizer.market import Bools, Ints, Market
 from optimizer.problem import Aim, Ask, Confidential, Group, Problem
+from optimizer.usage import Limits, Piece, Usage, usage
 
-SLICE = 500_000
-"""(ask, group) cells judged at a time: about 40 MB."""
+SLICE = 4_000_000
+"""Cells judged at a time: about 200 MB."""
+NAMES = ("ask", "group", "units", "devices", "cost", "loss", "tier", "plain", "slack", "form", "bucket", "until")
+ZERO = np.zeros(1, dtype=np.int64)
 
 
 @dataclass(frozen=True)
 class Pairs:
-    """Columns of equal length, one entry for each eligible pair, and where each ask's pairs begin."""
+    """Columns of equal length, one entry for each pair, and where each request's pairs begin."""
 
     problem: Problem
     """In canonical order; indices below refer to it."""
     market: Market
-    why: Bits
-    """Asks × groups: why each pair is not eligible; 0 where it is."""
     ask: Ints
     group: Ints
+    """Of several, the first."""
     units: Ints
+    """Of all workers."""
     devices: Ints
     cost: Ints
+    loss: Ints
+    """µUSD beside the cost that nobody is paid: expected reclaims, waiting, being moved."""
     tier: Ints
     plain: Ints
-    """1 where the ask prefers confidential and the group is not."""
+    """1 where the request prefers confidential and the group is not."""
     slack: Ints
     """Units the group would have left, taken alone: less is tighter."""
+    form: Ints
+    bucket: Ints
+    """In which it starts …"""
+    until: Ints
+    """… and the first in which it does not run any more."""
     start: Ints
     """Pairs of ask i are start[i]:start[i + 1]."""
+    several: Mapping[int, tuple[Piece, ...]]
+    """What each group gives, for pairs that take more than one."""
+    keeps: Mapping[int, tuple[tuple[int, int], ...]]
+    """Pairs that leave a running lease where it is → (group, node) of each worker, where its workers have nodes."""
+    usage: Usage
+    partial: bool
+    """Some request that may be split has more ways than are listed here."""
 
     @property
     def asks(self) -> tuple[Ask, ...]:
@@ -52,69 +74,161 @@ class Pairs:
 
     @cached_property
     def same_node(self) -> Bools:
-        """Which asks want one node."""
+        """Which requests want each worker on one node."""
         return np.array([ask.same_node for ask in self.asks], dtype=np.bool_)
 
     @cached_property
-    def holders(self) -> dict[tuple[str, str], Ints]:
-        """("budgets" | "quotas", id) → the asks that draw on it."""
-        found: dict[tuple[str, str], list[int]] = {}
-        for at, ask in enumerate(self.asks):
-            for name in set(ask.budgets):
-                found.setdefault(("budgets", name), []).append(at)
-            for name in set(ask.quotas):
-                found.setdefault(("quotas", name), []).append(at)
-        return {key: np.array(asks, dtype=np.int64) for key, asks in found.items()}
+    def splits(self) -> Bools:
+        """Which requests may take several groups."""
+        return np.array([ask.split > 1 for ask in self.asks], dtype=np.bool_)
+
+    @cached_property
+    def must(self) -> Bools:
+        """Which requests are leases that must not be ended."""
+        return np.array(
+            [ask.running is not None and ask.running.end_micros is None for ask in self.asks], dtype=np.bool_
+        )
+
+    @cached_property
+    def having(self) -> Ints:
+        """The requests that have a pair."""
+        return np.flatnonzero(np.diff(self.start))
 
     def __len__(self) -> int:
         return len(self.ask)
 
     def of(self, ask: int) -> range:
-        """The pairs of one ask, best first."""
+        """The pairs of one request, best first."""
         return range(int(self.start[ask]), int(self.start[ask + 1]))
+
+    def pieces(self, pair: int) -> tuple[Piece, ...]:
+        """What each group gives to it."""
+        if pair in self.several:
+            return self.several[pair]
+        ask = self.asks[int(self.ask[pair])]
+        workers = shape(ask, int(self.form[pair]))[1]
+        return (
+            Piece(
+                group=int(self.group[pair]),
+                workers=workers,
+                units=int(self.units[pair]),
+                devices=int(self.devices[pair]),
+                cost=int(self.cost[pair]),
+            ),
+        )
 
 
 def compile_pairs(problem: Problem) -> Pairs:
-    """Judge every pair and keep the eligible ones."""
+    """Judge every cell and keep the eligible ones, with what keeps running leases where they are."""
+    from optimizer.bundles import bundled  # it adds to pairs what this file makes
+
     problem = replace(
         problem,
-        groups=tuple(sorted(problem.groups, key=lambda group: group.id)),
+        groups=tuple(sorted(problem.groups, key=lambda group: (group.price_micros, group.id))),
         asks=tuple(sorted(problem.asks, key=lambda ask: ask.id)),
     )
     market = Market(problem)
-    step = min(2**13, max(1, SLICE // max(1, len(market))))
-    parts: list[Ints] = [np.zeros((8, 0), dtype=np.int64)]
-    why: list[Bits] = [np.zeros((0, len(market)), dtype=np.uint32)]
-    for low in range(0, len(problem.asks), step):
-        asks = problem.asks[low : low + step]
-        seen = judge(market, asks, prices=any(ask.price_cap_micros is not None or ask.tiers for ask in asks))
-        why.append(seen.why)
-        row, group = np.nonzero(seen.why == 0)
-        prefers = np.array([ask.confidential is Confidential.PREFER for ask in asks], dtype=np.bool_)
-        units = seen.units[row, group]
-        tier, cost = seen.tier[row, group], seen.cost[row, group]
-        plain = (prefers[row] & ~market.confidential[group]).astype(np.int64)
-        slack = market.count[group] - units
-        # A cost is below 2^50 and a row below 2^13, so that one number holds both; groups come in order, and sorting
-        # by the last key first is stable.
-        wish = np.zeros_like(row) if problem.aim is Aim.WELFARE else 2 * tier + plain
-        best = np.lexsort((slack, (row << 50) | cost)) if not wish.any() else np.lexsort((slack, cost, wish, row))
-        part = np.stack((row + low, group, units, seen.devices[row, group], cost, tier, plain, slack))
-        parts.append(part[:, best])
-    columns: Ints = np.concatenate(parts, axis=1)
-    ask, group, units, devices, cost, tier, plain, slack = columns
-    start = np.searchsorted(ask, np.arange(len(problem.asks) + 1)).astype(np.int64)
+    parts = [_part(market, problem, low, high) for low, high in _slices(problem)]
+    columns = {name: _joined([part[name] for part in parts]) for name in NAMES}
+    pairs = assembled(problem, market, columns, {}, {}, partial=False)
+    if any(ask.running is not None or ask.split > 1 for ask in problem.asks):
+        return bundled(pairs)
+    return pairs
+
+
+def assembled(
+    problem: Problem,
+    market: Market,
+    columns: Mapping[str, Ints],
+    several: Mapping[int, tuple[Piece, ...]],
+    keeps: Mapping[int, tuple[tuple[int, int], ...]],
+    *,
+    partial: bool,
+) -> Pairs:
+    """Pairs from columns that are in order of requests."""
+    limits = Limits(market) if several else None
+    used = {}
+    for pair, pieces in several.items():
+        assert limits is not None
+        ask, form = problem.asks[int(columns["ask"][pair])], int(columns["form"][pair])
+        span = int(columns["bucket"][pair]), int(columns["until"][pair])
+        start = int(market.starts[span[0]])
+        used[pair] = limits.of(ask, pieces, span, start, start + lasting(ask, form))
     return Pairs(
         problem=problem,
         market=market,
-        why=np.concatenate(why),
-        ask=ask,
-        group=group,
-        units=units,
-        devices=devices,
-        cost=cost,
-        tier=tier,
-        plain=plain,
-        slack=slack,
-        start=start,
+        **{name: columns[name] for name in NAMES},
+        start=np.searchsorted(columns["ask"], np.arange(len(problem.asks) + 1)).astype(np.int64),
+        several=several,
+        keeps=keeps,
+        usage=usage(market, problem.asks, columns, used),
+        partial=partial,
     )
+
+
+def best_first(columns: Mapping[str, Ints], aim: Aim) -> Ints:
+    """The order in which pairs lie: by request, and each request's by what matters to it."""
+    ask, amount = columns["ask"], columns["cost"] + columns["loss"]
+    wish = ZERO if aim is Aim.WELFARE else 2 * columns["tier"] + columns["plain"]
+    if wish.any() or not len(ask):
+        return np.lexsort((columns["slack"], amount, wish, ask))
+    if aim is not Aim.WELFARE:
+        return np.lexsort((columns["slack"], amount, ask))
+    # An amount is below 2^52, a slice holds fewer than 2^11 requests: one key, and often in order already.
+    low, most = int(ask[0]), int(amount.max())
+    if int(ask[-1]) - low >= 2**11 or most >= 2**52:
+        return np.lexsort((amount, ask))
+    key = ((ask - low) << 52) | amount
+    return np.arange(len(key)) if bool((key[1:] >= key[:-1]).all()) else np.argsort(key, kind="stable")
+
+
+def _slices(problem: Problem) -> list[tuple[int, int]]:
+    width = max(1, len(problem.groups) * len(problem.starts))
+    step = min(2**11 - 1, max(1, SLICE // width))
+    return [(low, min(low + step, len(problem.asks))) for low in range(0, len(problem.asks), step)]
+
+
+def _part(market: Market, problem: Problem, low: int, high: int) -> dict[str, Ints]:
+    asks = problem.asks[low:high]
+    those = variants(market, asks)
+    row, group, cells = eligible(market, those)
+    prefers = np.array([ask.confidential is Confidential.PREFER for ask in those.each()], dtype=np.bool_)
+    zero = np.broadcast_to(np.int64(0), row.shape)
+    tier = zero
+    if any(ask.tiers for ask in asks):
+        ranks = market.gather("tiers", [ask.tiers for ask in those.each()], lambda tiers: np.stack(market.ranked(tiers)))
+        tier = ranks[:, 0][row, group]
+    one = market.buckets == 1
+    simple = bool((those.form == 0).all())
+    columns = {
+        "ask": those.ask[row] + low,
+        "group": group,
+        "units": cells.units,
+        "devices": cells.devices,
+        "cost": cells.cost,
+        "loss": cells.loss,
+        "tier": tier,
+        "plain": (prefers[row] & ~market.confidential[group]).astype(np.int64) if prefers.any() else zero,
+        "slack": zero if problem.aim is Aim.WELFARE else np.maximum(0, market.count[:, 0][group] - cells.units),
+        "form": zero if simple else those.form[row],
+        "bucket": zero if one else those.bucket[row],
+        "until": np.broadcast_to(np.int64(1), row.shape) if one else those.until[row],
+    }
+    order = best_first(columns, problem.aim)
+    return {name: _ordered(each, order) for name, each in columns.items()}
+
+
+def _ordered(values: Ints, order: Ints) -> Ints:
+    return values if values.strides == (0,) else values[order]
+
+
+def _joined(parts: list[Ints]) -> Ints:
+    """One column of its slices; what is the same everywhere stays one number in memory."""
+    if not parts:
+        return np.zeros(0, dtype=np.int64)
+    filled = [part for part in parts if len(part)]
+    if filled and all(part.strides == (0,) for part in filled) and len({int(part[0]) for part in filled}) == 1:
+        return np.broadcast_to(filled[0][:1].copy()[0], (sum(len(part) for part in parts),))
+    return np.concatenate(parts)
+
+

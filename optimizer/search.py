@@ -13,11 +13,12 @@ from dataclasses import replace
 import numpy as np
 
 from optimizer import goals
-from optimizer.cpsat import Effort, Model, joined, taken_apart
-from optimizer.filter import Ints
+from optimizer.cpsat import Model, joined, taken_apart
+from optimizer.effort import Effort
 from optimizer.goals import Line
 from optimizer.greedy import Plan, eased, priced, topped_up
-from optimizer.ledger import bind
+from optimizer.ledger import Seats, bind
+from optimizer.market import Bools, Ints
 from optimizer.packing import packed_bound
 from optimizer.pairs import Pairs
 from optimizer.prices import Prices, clear
@@ -35,8 +36,12 @@ NEAR = 1e-4
 class Search:
     """The incumbent of one solve, and what is proved of each goal so far."""
 
-    def __init__(self, pairs: Pairs, lines: tuple[Line, ...], plan: Plan) -> None:
+    def __init__(
+        self, pairs: Pairs, lines: tuple[Line, ...], plan: Plan, entitled: Bools, heard: Callable[[str], None]
+    ) -> None:
         self._pairs = pairs
+        self._entitled = entitled
+        self._heard = heard
         self._lines = lines
         self.plan = plan
         self._proved: dict[int, int] = {}
@@ -51,7 +56,7 @@ class Search:
         kept = self._core()
         model = Model(self._pairs, kept)
         self.modelled = len(kept)
-        whole = len(kept) == len(self._pairs) and model.exact
+        whole = len(kept) == len(self._pairs) and model.exact and not self._pairs.partial
         # In a large problem the last ten-thousandth of one goal is worth less than the time for the next.
         gap = 0.0 if self._prices is None else NEAR
         at = 0
@@ -74,10 +79,11 @@ class Search:
                 reached = [line.of(self.plan) for line in block]
                 for i, bound in enumerate(taken_apart(block, factors, found.best, reached)):
                     if bound is not None:
-                        self._prove(at + i, bound)
+                        self.prove(at + i, bound)
             for line in block:
                 model.require(line, line.of(self.plan))
             at += used
+            self._heard("exact")
         return "exact" if whole else "exact on the core"
 
     def _settled(self, at: int, left: Callable[[], float]) -> bool:
@@ -85,23 +91,24 @@ class Search:
         if self._prices is None:
             return False
         line = self._lines[at]
-        if line.of(self.plan) != self._bound(at, line) and at not in self._proved:
+        if line.of(self.plan) != self.bound_of(at) and at not in self._proved:
             self._bound_by_prices(at, left)
-        return line.of(self.plan) == self._bound(at, line)
+        return line.of(self.plan) == self.bound_of(at)
 
     def _bound_by_prices(self, at: int, left: Callable[[], float]) -> None:
         """What the prices of one goal prove of it, and where they lead."""
         line, pairs = self._lines[at], self._pairs
         if line.maximise:
             prices = clear(pairs, line.coefficient, left=left)
-            self._prove(at, packed_bound(pairs, prices, left))
+            self.prove(at, packed_bound(pairs, prices, left))
         elif goals.complete(pairs, self.plan):
             profit, earned = goals.rewarded(line, pairs, goals.forced(self._lines[:at], pairs, self.plan))
             prices = clear(pairs, profit, left=left)
-            self._prove(at, earned - packed_bound(pairs, prices, left))
+            self.prove(at, earned - packed_bound(pairs, prices, left))
             self._follow(prices)
 
-    def _prove(self, at: int, bound: int) -> None:
+    def prove(self, at: int, bound: int) -> None:
+        """No plan as good in all goals before passes this in goal ``at``."""
         known = self._proved.get(at, bound)
         self._proved[at] = min(known, bound) if self._lines[at].maximise else max(known, bound)
 
@@ -116,7 +123,7 @@ class Search:
         self._follow(self._prices)
 
     def _follow(self, prices: Prices) -> None:
-        for plan in (eased(self._pairs, each) for each in priced(self._pairs, prices)):
+        for plan in (eased(self._pairs, each) for each in priced(self._pairs, prices, self._entitled)):
             if goals.better(self._lines, plan, self.plan):
                 self.plan = plan
                 self._undisputed = goals.undisputed(self._pairs, plan)
@@ -125,8 +132,14 @@ class Search:
         """The plan and the bound of a problem with one goal that was solved by other means."""
         self.plan = improvement.plan
         self._undisputed = goals.undisputed(self._pairs, self.plan)
-        self._proved[0] = improvement.bound
+        self.prove(len(self._lines) - 1, improvement.bound)
         self.modelled, self.solves, self.work = improvement.modelled, improvement.solves, improvement.work
+
+    def inherit(self, before: Search) -> None:
+        """What was proved of the same problem with fewer ways to split."""
+        for at, bound in before._proved.items():
+            self.prove(at, bound)
+        self.solves, self.work = before.solves, before.work
 
     def top_up(self) -> None:
         """Place what still fits; changes nothing in a plan that is proved best."""
@@ -139,12 +152,14 @@ class Search:
                 name=line.name,
                 maximise=line.maximise,
                 reached=line.of(self.plan),
-                bound=self._bound(at, line),
+                bound=self.bound_of(at),
             )
             for at, line in enumerate(self._lines)
         )
 
-    def _bound(self, at: int, line: Line) -> int:
+    def bound_of(self, at: int) -> int:
+        """What no plan passes in goal ``at``, as far as is known."""
+        line = self._lines[at]
         if self._undisputed:
             return line.of(self.plan)
         if line.maximise:
@@ -156,11 +171,11 @@ class Search:
             return easy
         return min(easy, proved) if line.maximise else max(easy, proved)
 
-    def _adopt(self, chosen: Collection[int], named: Mapping[int, int]) -> None:
-        nodes = bind(self._pairs, chosen, named)
-        if nodes is None or goals.score(self._lines, chosen) < goals.score(self._lines, self.plan):
+    def _adopt(self, chosen: Collection[int], named: Mapping[int, Seats]) -> None:
+        seats = bind(self._pairs, chosen, named)
+        if seats is None or goals.score(self._lines, chosen) < goals.score(self._lines, self.plan):
             return
-        self.plan = eased(self._pairs, {pair: nodes.get(pair) for pair in sorted(chosen)})
+        self.plan = eased(self._pairs, {pair: seats.get(pair, ()) for pair in sorted(chosen)})
         self._undisputed = goals.undisputed(self._pairs, self.plan)
 
     def _core(self) -> Ints:
@@ -170,7 +185,6 @@ class Search:
         order = np.arange(len(pairs)) if self._prices is None else np.lexsort((-self._prices.reduced, pairs.ask))
         rank = np.empty(len(pairs), dtype=np.int64)
         rank[order] = np.arange(len(pairs)) - pairs.start[pairs.ask[order]]
-        having = int((np.diff(pairs.start) > 0).sum())
-        keep = rank < max(2, CORE // having)
+        keep = rank < max(2, CORE // len(pairs.having))
         keep[list(self.plan)] = True
         return np.flatnonzero(keep)

@@ -13,16 +13,18 @@ Four means, each leaving the plan valid and the bound certified:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from optimizer.cpsat import Effort, Model
-from optimizer.filter import Floats, Ints
+from optimizer import goals
+from optimizer.cpsat import Model
+from optimizer.effort import Effort
 from optimizer.goals import Line
 from optimizer.greedy import Plan
-from optimizer.ledger import Ledger, bind
+from optimizer.ledger import Ledger, Seats, bind
+from optimizer.market import Floats, Ints
 from optimizer.packing import packed_bound
 from optimizer.pairs import Pairs
 from optimizer.prices import Prices
@@ -65,10 +67,14 @@ class Improvement:
     """A plan and what is proved about it, getting better."""
 
     pairs: Pairs
+    before: Sequence[Line]
+    """Goals that come first; the plan loses nothing in them."""
     line: Line
     prices: Prices
     plan: Plan
     bound: int
+    heard: Callable[[str], None] = lambda _: None
+    """Is told the stage whenever the plan or the bound has become better."""
     solves: int = 0
     modelled: int = 0
     work: float = 0.0
@@ -87,6 +93,7 @@ class Improvement:
         """All means in turn while time lasts; the name of the last."""
         if not self.proved and left() > 0:
             self.bound = min(self.bound, max(self.value, packed_bound(self.pairs, self.prices, left)))
+            self.heard("prices")
         if self.proved or left() <= 0:
             return "prices"
         ranked = _ranked(self.pairs, self.prices)
@@ -113,7 +120,7 @@ class Improvement:
 
     def _open(self) -> Ints:
         """Pairs that a better plan than this one could hold."""
-        best = _margins(self.pairs, self.prices.reduced)[self.pairs.ask]
+        best = self.prices.margins()[self.pairs.ask]
         gap = self.prices.bound - self.value
         keep = best - self.prices.reduced <= gap * (1 + 1e-9) + 1
         keep[list(self.plan)] = True
@@ -121,14 +128,17 @@ class Improvement:
 
     def _exact(self, kept: Ints, effort: Effort, *, whole: bool) -> None:
         model = Model(self.pairs, kept)
+        for line in self.before:
+            model.require(line, line.of(self.plan))
         self.modelled = len(kept)
         found = model.solve(self.line.coefficient, self.plan, effort)
         self.solves += 1
         self.work += found.work
         if found.chosen is not None:
             self._adopt(frozenset(found.chosen), found.nodes)
-            if whole and model.exact:
+            if whole and model.exact and not self.pairs.partial:
                 self.bound = min(self.bound, max(found.best, self.value))
+                self.heard("exact")
 
     def _neighbourhoods(self, ranked: Ranked, left: Callable[[], float], effort: Effort) -> None:
         dice = np.random.default_rng(effort.seed)
@@ -143,53 +153,59 @@ class Improvement:
         out = set(asks.tolist())
         ledger = Ledger(self.pairs)
         own = {}
-        for pair, node in self.plan.items():
+        for pair, seats in self.plan.items():
             if int(self.pairs.ask[pair]) in out:
-                own[pair] = node
+                own[pair] = seats
             else:
-                ledger.take_on(pair, node)
+                ledger.take_on(pair, seats)
         choice = [pair for ask in asks.tolist() for pair in ranked.of(ask)]
         kept = np.array(sorted({*choice, *own}), dtype=np.int64)
         model = Model(self.pairs, kept, ledger)
+        for line in self.before:
+            model.require(line, line.of(own))
         step = replace(effort, seconds=seconds, deterministic=effort.deterministic or AGAIN)
         found = model.solve(self.line.coefficient, own, step)
         self.solves += 1
         self.work += found.work
         if found.chosen is None or self.line.of(found.chosen) <= self.line.of(own):
             return False
-        named = {pair: node for pair, node in self.plan.items() if pair not in own and node is not None}
+        named = {pair: seats for pair, seats in self.plan.items() if pair not in own and seats}
         return self._adopt(frozenset(found.chosen | (set(self.plan) - set(own))), {**named, **found.nodes})
 
-    def _adopt(self, chosen: frozenset[int], named: Mapping[int, int]) -> bool:
-        nodes = bind(self.pairs, chosen, named)
-        if nodes is None or self.line.of(chosen) <= self.value:
+    def _adopt(self, chosen: frozenset[int], named: Mapping[int, Seats]) -> bool:
+        seats = bind(self.pairs, chosen, named)
+        lines = (*self.before, self.line)
+        if seats is None or goals.score(lines, chosen) <= goals.score(lines, self.plan):
             return False
-        self.plan = {pair: nodes.get(pair) for pair in sorted(chosen)}
+        self.plan = {pair: seats.get(pair, ()) for pair in sorted(chosen)}
+        self.heard("improvement")
         return True
 
     def _knapsacks(self, left: Callable[[], float], effort: Effort) -> None:
         pairs, market = self.pairs, self.prices.market
-        groups = len(pairs.groups) + len(pairs.problem.rows)
+        hard = pairs.usage.hard
         vector = self.prices.vector.copy()
-        vector[groups:] = 0
+        vector[hard:] = 0
         rest = self.prices.at(vector)
-        margins = _margins(pairs, self.prices.reduced)
+        margins = self.prices.margins()
         earned = self.prices.vector * market.most
-        total = float(earned[:groups].sum())
+        total = float(earned[:hard].sum())
         parts = [(asks, float(earned[self._limits(asks)].sum() + margins[asks].sum())) for asks in _sharing(pairs)]
         known = sum(part for _, part in parts)
+        # A split way mixes whole ones, and a mixture can fill a budget that no whole one does.
+        parts = [(asks, part) for asks, part in parts if not pairs.splits[asks].any()]
         for asks, part in sorted(parts, key=lambda each: -each[1]):
-            if left() <= 0 or part == 0:
+            if left() <= 0 or part <= 0:
                 break
             known += min(0.0, self._one_knapsack(asks, rest, left(), effort) - part)
             self.bound = min(self.bound, max(self.value, int(np.ceil((total + known) * (1 + 1e-12)))))
+            self.heard("knapsacks")
 
     def _limits(self, asks: Ints) -> list[int]:
         """Places in the price vector of the budgets and quotas these asks draw on."""
-        problem = self.pairs.problem
-        first = len(problem.groups) + len(problem.rows)
-        budgets = {each.id: first + at for at, each in enumerate(problem.budgets)}
-        quotas = {each.id: first + len(budgets) + at for at, each in enumerate(problem.quotas)}
+        problem, hard = self.pairs.problem, self.pairs.usage.hard
+        budgets = {each.id: hard + at for at, each in enumerate(problem.budgets)}
+        quotas = {each.id: hard + len(budgets) + at for at, each in enumerate(problem.quotas)}
         drawn = [self.pairs.asks[at] for at in asks.tolist()]
         return sorted(
             {budgets[name] for ask in drawn for name in ask.budgets}
@@ -215,18 +231,9 @@ class Improvement:
         return float(found.best) if model.exact else np.inf
 
 
-def _margins(pairs: Pairs, rest: Floats) -> Floats:
-    """What each ask gains from its best pair, or 0."""
-    having = np.flatnonzero(np.diff(pairs.start))
-    best = np.zeros(len(pairs.asks))
-    if len(having):
-        best[having] = np.maximum(np.maximum.reduceat(rest, pairs.start[having]), 0)
-    return best
-
-
 def _ranked(pairs: Pairs, prices: Prices) -> Ranked:
     rest = prices.reduced
-    margin, worth = _margins(pairs, rest), _margins(pairs, prices.market.profit)
+    margin, worth = prices.margins(), prices.market.margins(prices.market.profit)
     near = rest >= (margin - 0.2 * worth)[pairs.ask]
     near |= np.arange(len(pairs)) - pairs.start[pairs.ask] < BEST
     order = np.flatnonzero(near)
@@ -239,12 +246,12 @@ def _ranked(pairs: Pairs, prices: Prices) -> Ranked:
 
 def _around(pairs: Pairs, prices: Prices, dice: np.random.Generator) -> Iterator[Ints]:
     """For ever: the asks around one limit that has a price, those nearest to indifference first."""
-    groups, asks = len(pairs.groups), pairs.asks
+    groups, buckets, asks = len(pairs.groups), pairs.market.buckets, pairs.asks
     by_group = _members(pairs.group, pairs.ask, groups)
-    margin = _margins(pairs, prices.reduced)
-    worth = np.maximum(_margins(pairs, prices.market.profit), 1.0)
+    margin = prices.margins()
+    worth = np.maximum(prices.market.margins(prices.market.profit), 1.0)
     sharing = [asks for asks in _sharing(pairs) if len(asks) > 1]
-    dear = np.flatnonzero(prices.vector[:groups] > 0)
+    dear = np.unique(np.flatnonzero(prices.vector[: pairs.usage.cells] > 0) // buckets)
     while True:
         if sharing and dice.random() < 0.5:
             near = sharing[int(dice.integers(len(sharing)))]

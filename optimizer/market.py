@@ -1,0 +1,276 @@
+"""The lenders' side of a problem as columns, made once and asked about any requests.
+
+What depends on a request only through one of its wishes (its regions, its tenant) is a row of groups, computed once
+for each distinct wish and remembered: thousands of requests share a few policies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from optimizer.problem import MAX_DEVICES, MAX_DURATION, Aim, Problem, Tier
+
+Ints = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
+Bits = npt.NDArray[np.uint32]
+Floats = npt.NDArray[np.float64]
+
+NO_CAP = int(np.iinfo(np.int64).max)
+ENDLESS = 2 * MAX_DURATION
+"""Where the last bucket ends: after anything that starts within a problem."""
+REMEMBERED = 20_000_000
+"""Cells of rows of one sort that are kept."""
+_Key = TypeVar("_Key", bound=Hashable)
+_Scalar = TypeVar("_Scalar", bound=np.generic)
+
+
+class Names:
+    """A column of names, each distinct one looked at once however many groups share it."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        index: dict[str, int] = {}
+        self.code: Ints = column(index.setdefault(name, len(index)) for name in names)
+        self.distinct = list(index)
+
+    def among(self, allowed: frozenset[str] | None) -> Bools:
+        """Which rows have one of these names; None is all of them."""
+        if allowed is None:
+            return np.ones(len(self.code), dtype=np.bool_)
+        mask: Bools = np.array([name in allowed for name in self.distinct], dtype=np.bool_)[self.code]
+        return mask
+
+
+class Market:
+    """Groups as columns, and how much of everything there is in each bucket of time.
+
+    A limit that is smaller than what leases hold which must not be ended counts as that much.
+    """
+
+    def __init__(self, problem: Problem) -> None:
+        groups = problem.groups
+        self.problem = problem
+        self.aim = problem.aim
+        self.ids = [group.id for group in groups]
+        self.index = {name: at for at, name in enumerate(self.ids)}
+        self.unit = column(group.unit for group in groups)
+        self.shortest = column(group.min_duration_s for group in groups)
+        self.longest = column(group.max_duration_s for group in groups)
+        self.confidential = np.array([group.confidential for group in groups], dtype=np.bool_)
+        self.interruptible = np.array([group.interruptible for group in groups], dtype=np.bool_)
+        self.reclaims = column(group.reclaims for group in groups)
+        self.clusters, self.regions, self.jurisdictions, self.providers = (
+            Names([getattr(group, name) for group in groups])
+            for name in ("cluster", "region", "jurisdiction", "provider")
+        )
+        self.starts = column(problem.starts)
+        self.ends = np.append(self.starts[1:], ENDLESS)
+        self.price = np.stack([column(group.price_at(start) for group in groups) for start in problem.starts], axis=1)
+        """Groups × buckets: µUSD per device-hour of what starts there."""
+        self.count = self._profile([(group.count, [(each.at_s, each.units) for each in group.later]) for group in groups])
+        """Groups × buckets: units free during all of the bucket."""
+        self.first_node = np.concatenate(([0], np.cumsum([len(group.per_node) for group in groups]))).astype(np.int64)
+        """Nodes of group i are rows first_node[i]:first_node[i + 1] of ``nodes``."""
+        self.nodes = self._profile(
+            [
+                (free, [(each.at_s, each.units) for each in group.later if each.node == node])
+                for group in groups
+                for node, free in enumerate(group.per_node)
+            ]
+        )
+        self.rows = np.repeat(column(row.limit for row in problem.rows)[:, None], len(self.starts), axis=1)
+        """Capacity rows × buckets."""
+        self.budgets = {budget.id: budget.remaining_micros for budget in problem.budgets}
+        self.quotas = {quota.id: quota.remaining_devices for quota in problem.quotas}
+        self._raise_to_what_stays()
+        self._known: dict[str, dict[Any, npt.NDArray[Any]]] = {}
+        self._places: dict[int, Ints] = {}
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def buckets(self) -> int:
+        return len(self.starts)
+
+    def span(self, start_s: int, until_s: int) -> tuple[int, int]:
+        """The buckets (from, to before) that overlap a span which begins at a start."""
+        return (
+            int(np.searchsorted(self.starts, start_s, side="right")) - 1,
+            int(np.searchsorted(self.starts, until_s, side="left")),
+        )
+
+    # --- amounts -----------------------------------------------------------------------------------------------------
+
+    def room(self, span: tuple[int, int]) -> Ints:
+        """Units free in each group all through some buckets, shared capacity included, before anything is placed."""
+        return self._remember("room", span, lambda: np.minimum(self.count[:, span[0] : span[1]].min(axis=1), self.shared(span)))
+
+    def free(self, span: tuple[int, int]) -> Ints:
+        """As ``room``, without looking at shared capacity."""
+        return self._remember("free", span, lambda: self.count[:, span[0] : span[1]].min(axis=1))
+
+    def shared(self, span: tuple[int, int]) -> Ints:
+        """Units of each group that the capacities it shares would hold if they held nothing else."""
+
+        def least() -> Ints:
+            most = np.full(len(self), MAX_DEVICES, dtype=np.int64)
+            for row, limit in zip(self.problem.rows, self.rows, strict=True):
+                room = int(limit[span[0] : span[1]].min())
+                for name, weight in row.members.items():
+                    if weight:
+                        at = self.index[name]
+                        most[at] = min(most[at], room // weight)
+            return most
+
+        return self._remember("shared", span, least)
+
+    def places(self, units: int, span: tuple[int, int]) -> Ints:
+        """How many pieces of so many units each group's nodes hold, each on one node."""
+
+        def count() -> Ints:
+            if not len(self.nodes):
+                return np.zeros(len(self), dtype=np.int64)
+            pieces = np.append(self.nodes[:, span[0] : span[1]].min(axis=1) // units, 0)
+            totals: Ints = np.add.reduceat(pieces, self.first_node[:-1])
+            return np.where(np.diff(self.first_node) > 0, totals, 0)
+
+        return self._remember("places", (units, span), count)
+
+    # --- wishes ------------------------------------------------------------------------------------------------------
+
+    def admits(self, tenant: str) -> Bools:
+        """Which groups' lenders lend to this tenant."""
+        return np.array(
+            [
+                group.allowed_tenants is None
+                or tenant in group.allowed_tenants
+                or (group.lender_tenant != "" and group.lender_tenant == tenant)
+                for group in self.problem.groups
+            ],
+            dtype=np.bool_,
+        )
+
+    def fees(self, transfer: tuple[tuple[str, int], ...]) -> Ints:
+        """What bringing the data costs, by group, from what it costs by region."""
+        by_region = dict(transfer)
+        fees: Ints = column(by_region.get(region, 0) for region in self.regions.distinct)[self.regions.code]
+        return fees
+
+    def named(self, ids: frozenset[str] | None) -> Bools:
+        """Which groups have one of these ids; None is all of them."""
+        if ids is None:
+            return np.ones(len(self), dtype=np.bool_)
+        mask = np.zeros(len(self), dtype=np.bool_)
+        mask[[self.index[name] for name in ids if name in self.index]] = True
+        return mask
+
+    def in_form(self, matched: tuple[frozenset[str] | None, ...]) -> Bools:
+        """Which groups a request takes in the last of these forms: those that none of the forms before it names."""
+        mask = self.named(matched[-1])
+        for earlier in matched[:-1]:
+            mask &= ~self.named(earlier)
+        return mask
+
+    def ranked(self, tiers: tuple[Tier, ...]) -> tuple[Ints, Ints]:
+        """Rank and price cap of the first tier that admits each group; −1 where none does."""
+        rank = np.full(len(self), -1 if tiers else 0, dtype=np.int64)
+        cap = np.full(len(self), NO_CAP, dtype=np.int64)
+        for at, tier in enumerate(tiers):
+            admitted = rank < 0
+            for names, allowed in (
+                (self.clusters, tier.clusters),
+                (self.regions, tier.regions),
+                (self.providers, tier.providers),
+            ):
+                if allowed is not None:
+                    admitted &= names.among(allowed)
+            if tier.groups is not None:
+                admitted &= self.named(tier.groups)
+            rank[admitted] = at
+            if tier.price_cap_micros is not None:
+                cap[admitted] = tier.price_cap_micros
+        return rank, cap
+
+    def gather(
+        self, what: str, keys: Sequence[_Key], row: Callable[[_Key], npt.NDArray[_Scalar]]
+    ) -> npt.NDArray[_Scalar]:
+        """One row of groups for each key, computed once for each distinct one."""
+        known = self._known.setdefault(what, {})
+        seen: dict[_Key, int] = {}
+        which = [seen.setdefault(key, len(seen)) for key in keys]
+        table = np.stack([known[each] if each in known else row(each) for each in seen])
+        if len(known) * len(self) < REMEMBERED:
+            known.update(zip(seen, table, strict=True))
+        return table[which] if len(seen) > 1 else np.broadcast_to(table[0], (len(keys), *table.shape[1:]))
+
+    # --- making ------------------------------------------------------------------------------------------------------
+
+    def _profile(self, levels: Sequence[tuple[int, list[tuple[int, int]]]]) -> Ints:
+        """(level now, changes) → the least level in each bucket."""
+        table = np.repeat(column(level for level, _ in levels)[:, None], len(self.starts), axis=1)
+        for at, (level, changes) in enumerate(levels):
+            if changes:
+                table[at] = _least_in_buckets(level, changes, self.starts, self.ends)
+        return table
+
+    def _raise_to_what_stays(self) -> None:
+        """Limits hold at least what leases hold that must not be ended."""
+        held = np.zeros_like(self.count)
+        on_nodes = np.zeros_like(self.nodes)
+        money = dict.fromkeys(self.budgets, 0)
+        taken = dict.fromkeys(self.quotas, 0)
+        quotas = {quota.id: quota for quota in self.problem.quotas}
+        starts_now = {budget.id for budget in self.problem.budgets if budget.from_s == 0}
+        any_stays = False
+        for ask in self.problem.asks:
+            if ask.running is None or ask.running.end_micros is not None:
+                continue
+            any_stays = True
+            low, high = self.span(0, ask.duration_s)
+            for part in ask.running.held:
+                at = self.index[part.group]
+                worker = -(-ask.devices // int(self.unit[at]))
+                units = worker * part.workers
+                held[at, low:high] += units
+                for node in part.nodes:
+                    on_nodes[self.first_node[at] + node, low:high] += worker
+                cost = -(-int(self.price[at, 0]) * int(self.unit[at]) * units * ask.duration_s // 3600)
+                for name in set(ask.budgets) & starts_now:
+                    money[name] += cost
+                for name in set(ask.quotas):
+                    scope = quotas[name].groups
+                    if quotas[name].from_s < ask.duration_s and (scope is None or part.group in scope):
+                        taken[name] += units * int(self.unit[at])
+        if not any_stays:
+            return
+        self.count = np.maximum(self.count, held)
+        self.nodes = np.maximum(self.nodes, on_nodes)
+        self.budgets = {name: max(amount, money[name]) for name, amount in self.budgets.items()}
+        self.quotas = {name: max(amount, taken[name]) for name, amount in self.quotas.items()}
+        for at, row in enumerate(self.problem.rows):
+            used = sum(weight * held[self.index[name]] for name, weight in row.members.items())
+            self.rows[at] = np.maximum(self.rows[at], used)
+
+    def _remember(self, what: str, key: Any, make: Callable[[], Ints]) -> Ints:
+        known = self._known.setdefault(what, {})
+        if key not in known:
+            known[key] = make()
+        return known[key]
+
+
+def column(values: Iterable[int]) -> Ints:
+    """Whole numbers as an array."""
+    return np.fromiter(values, dtype=np.int64)
+
+
+def _least_in_buckets(level: int, changes: list[tuple[int, int]], starts: Ints, ends: Ints) -> Ints:
+    changes = sorted(changes)
+    at = np.array([when for when, _ in changes], dtype=np.int64)
+    levels = level + np.concatenate(([0], np.cumsum([units for _, units in changes]))).astype(np.int64)
+    first = np.searchsorted(at, starts, side="right")
+    last = np.searchsorted(at, ends, side="left")
+    return np.array([levels[low : high + 1].min() for low, high in zip(first, last, strict=True)], dtype=np.int64)

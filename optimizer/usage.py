@@ -1,0 +1,232 @@
+"""Every limit of a problem as one shape: Σ over chosen pairs of what each uses ≤ how much there is.
+
+Groups (in each bucket of time), shared capacity, budgets and quotas differ only in what they count. So they are the
+columns of one sparse matrix, pairs × limits, and whoever needs to know whether a plan fits (the ledger), what a limit
+is worth (the prices) or what the exact solver must keep (``limits``) reads it from there. A new linear limit is one
+more layer here and nothing anywhere else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy.sparse import csr_array
+
+from optimizer.filter import lasting
+from optimizer.market import NO_CAP, Bools, Floats, Ints, Market
+from optimizer.problem import Ask, Budget, Quota
+from optimizer.solution import Limit
+
+Layer = tuple[Bools | None, Ints, Ints]
+"""Which pairs use a limit (None: all), which one, and how much of it."""
+
+
+@dataclass(frozen=True)
+class Piece:
+    """What one group gives to a pair that takes several, or that a running lease holds."""
+
+    group: int
+    workers: int
+    units: int
+    devices: int
+    cost: int
+
+
+@dataclass(frozen=True)
+class Usage:
+    """The limits, and what each pair uses of them. Amounts are whole numbers below 2^53, held as floats."""
+
+    names: Sequence[tuple[Limit, str]]
+    most: Floats
+    matrix: Any
+    """Pairs × limits, compressed by rows (a SciPy sparse array)."""
+    cells: int
+    """The first so many limits are group × bucket …"""
+    shared: int
+    """… the next so many capacity row × bucket; budgets and quotas follow."""
+
+    @property
+    def hard(self) -> int:
+        """Where budgets and quotas begin."""
+        return self.cells + self.shared
+
+
+class Limits:
+    """Where each limit of a problem stands among the columns."""
+
+    def __init__(self, market: Market) -> None:
+        problem, buckets = market.problem, market.buckets
+        self.market = market
+        self.cells = len(market) * buckets
+        self.shared = len(problem.rows) * buckets
+        self.names: list[tuple[Limit, str]] = [
+            *((Limit.GROUP, name) for name in market.ids for _ in range(buckets)),
+            *((Limit.SHARED, row.id) for row in problem.rows for _ in range(buckets)),
+            *((Limit.BUDGET, each.id) for each in problem.budgets),
+            *((Limit.QUOTA, each.id) for each in problem.quotas),
+        ]
+        self.most: Floats = np.concatenate(
+            [
+                market.count.ravel(),
+                market.rows.ravel(),
+                [market.budgets[each.id] for each in problem.budgets],
+                [market.quotas[each.id] for each in problem.quotas],
+            ]
+        ).astype(np.float64)
+        first = self.cells + self.shared
+        self.budget = {each.id: first + at for at, each in enumerate(problem.budgets)}
+        first += len(problem.budgets)
+        self.quota = {each.id: first + at for at, each in enumerate(problem.quotas)}
+        self.members: dict[int, list[tuple[int, int]]] = {}
+        """Group → (capacity row, weight)."""
+        for at, row in enumerate(problem.rows):
+            for name, weight in row.members.items():
+                if weight:
+                    self.members.setdefault(market.index[name], []).append((at, weight))
+
+    def of(self, ask: Ask, pieces: Sequence[Piece], span: tuple[int, int], start_s: int, end_s: int) -> dict[int, int]:
+        """What one placement uses: limit → amount."""
+        used: dict[int, int] = {}
+        buckets = self.market.buckets
+
+        def add(limit: int, amount: int) -> None:
+            used[limit] = used.get(limit, 0) + amount
+
+        for piece in pieces:
+            for bucket in range(*span):
+                add(piece.group * buckets + bucket, piece.units)
+                for row, weight in self.members.get(piece.group, ()):
+                    add(self.cells + row * buckets + bucket, weight * piece.units)
+        for budget in self.market.problem.budgets:
+            if budget.id in ask.budgets and budget.from_s <= start_s < _until(budget):
+                add(self.budget[budget.id], sum(piece.cost for piece in pieces))
+        for quota in self.market.problem.quotas:
+            if quota.id in ask.quotas and end_s > quota.from_s and start_s < _until(quota):
+                devices = sum(
+                    piece.devices
+                    for piece in pieces
+                    if quota.groups is None or self.market.ids[piece.group] in quota.groups
+                )
+                if devices:
+                    add(self.quota[quota.id], devices)
+        return used
+
+
+def usage(
+    market: Market,
+    asks: Sequence[Ask],
+    columns: Mapping[str, Ints],
+    several: Mapping[int, dict[int, int]],
+) -> Usage:
+    """The matrix from the columns of the pairs; ``several`` has the rows that take more than one group, made apart."""
+    limits = Limits(market)
+    apart = np.zeros(len(columns["ask"]), dtype=np.bool_)
+    apart[list(several)] = True
+    layers = list(_layers(limits, asks, columns, apart if several else None))
+    matrix = _stacked(layers, several, len(apart), len(limits.most))
+    return Usage(names=limits.names, most=limits.most, matrix=matrix, cells=limits.cells, shared=limits.shared)
+
+
+def _layers(
+    limits: Limits, asks: Sequence[Ask], columns: Mapping[str, Ints], apart: Bools | None
+) -> Iterator[Layer]:
+    market = limits.market
+    buckets = market.buckets
+    ask, group, units = columns["ask"], columns["group"], columns["units"]
+    plain = None if apart is None else ~apart
+
+    def both(mask: Bools | None) -> Bools | None:
+        return plain if mask is None else mask if plain is None else mask & plain
+
+    held = max((len(rows) for rows in limits.members.values()), default=0)
+    rows = np.full((len(market), held, 2), -1, dtype=np.int64)
+    for at, mine in limits.members.items():
+        rows[at, : len(mine)] = mine
+    for ahead in range(buckets):
+        bucket = columns["bucket"] + ahead
+        running = None if buckets == 1 else bucket < columns["until"]
+        if running is not None and not running.any():
+            break
+        bucket = np.minimum(bucket, buckets - 1)
+        yield both(running), group * buckets + bucket, units
+        for number in range(held):
+            row, weight = rows[group, number, 0], rows[group, number, 1]
+            there = row >= 0 if running is None else running & (row >= 0)
+            yield both(there), limits.cells + row * buckets + bucket, weight * units
+    yield from ((both(mask), index, amount) for mask, index, amount in _allowances(limits, asks, columns))
+
+
+def _allowances(limits: Limits, asks: Sequence[Ask], columns: Mapping[str, Ints]) -> Iterator[Layer]:
+    """Budgets and quotas; one layer for the first of every ask, one for the second, and so on."""
+    market, problem = limits.market, limits.market.problem
+    ask = columns["ask"]
+    start = end = np.zeros(0, dtype=np.int64)
+    timed = market.buckets > 1 or any(each.from_s or each.until_s for each in (*problem.budgets, *problem.quotas))
+    if timed:
+        start = market.starts[columns["bucket"]]
+        most = max((len(each.forms) for each in asks), default=0)
+        lasts = np.array([[lasting(each, min(form, len(each.forms))) for form in range(most + 1)] for each in asks])
+        end = start + lasts[ask, columns["form"]]
+    for budget_of, amount, every, is_quota in (
+        (limits.budget, columns["cost"], problem.budgets, False),
+        (limits.quota, columns["devices"], problem.quotas, True),
+    ):
+        if not every:
+            continue
+        lists = [sorted({budget_of[name] for name in (each.quotas if is_quota else each.budgets)}) for each in asks]
+        table = np.full((len(asks), max((len(mine) for mine in lists), default=0)), -1, dtype=np.int64)
+        for at, mine in enumerate(lists):
+            table[at, : len(mine)] = mine
+        first = len(limits.most) - len(every) if is_quota else limits.cells + limits.shared
+        from_s = np.array([each.from_s for each in every], dtype=np.int64)
+        until_s = np.array([_until(each) for each in every], dtype=np.int64)
+        scoped = [(at, each.groups) for at, each in enumerate(every) if getattr(each, "groups", None) is not None]
+        for number in range(table.shape[1]):
+            limit = table[:, number]
+            full = bool((limit >= 0).all()) and not timed and not scoped
+            limit = limit[ask]
+            mask = None if full else limit >= 0
+            if mask is not None:
+                at = np.maximum(limit - first, 0)
+                if timed:
+                    mask &= (end > from_s[at]) & (start < until_s[at]) if is_quota else (start >= from_s[at]) & (start < until_s[at])
+                for which, groups in scoped:
+                    mask &= (at != which) | market.named(groups)[columns["group"]]
+            yield mask, limit, amount
+
+
+def _until(limit: Budget | Quota) -> int:
+    return NO_CAP if limit.until_s is None else limit.until_s
+
+
+def _stacked(layers: Sequence[Layer], several: Mapping[int, dict[int, int]], pairs: int, limits: int) -> Any:
+    if not several and all(mask is None for mask, _, _ in layers):
+        width = len(layers)
+        indices = np.empty((pairs, width), dtype=np.int32)
+        data = np.empty((pairs, width), dtype=np.float64)
+        for at, (_, limit, amount) in enumerate(layers):
+            indices[:, at] = limit
+            data[:, at] = amount
+        indptr = np.arange(pairs + 1, dtype=np.int32 if pairs * width < 2**31 else np.int64) * width
+        return csr_array((data.ravel(), indices.ravel(), indptr), shape=(pairs, limits))
+    counts = np.zeros(pairs, dtype=np.int64)
+    for mask, _, _ in layers:
+        counts += 1 if mask is None else mask
+    for row, used in several.items():
+        counts[row] = len(used)
+    indptr = np.concatenate(([0], np.cumsum(counts)))
+    indices, data = np.empty(indptr[-1], dtype=np.int32), np.empty(indptr[-1], dtype=np.float64)
+    filled = indptr[:-1].copy()
+    for mask, limit, amount in layers:
+        rows = np.arange(pairs) if mask is None else np.flatnonzero(mask)
+        indices[filled[rows]] = limit[rows]
+        data[filled[rows]] = amount[rows]
+        filled[rows] += 1
+    for row, used in several.items():
+        low, high = int(indptr[row]), int(indptr[row + 1])
+        indices[low:high] = list(used)
+        data[low:high] = list(used.values())
+    return csr_array((data, indices, indptr), shape=(pairs, limits))
