@@ -272,6 +272,8 @@ def _row(pairs: Pairs, way: Way) -> tuple[int, ...]:
     groups = [piece.group for piece in way.pieces]
     ranks = market.ranked(ask.tiers)[0]
     prefers = ask.confidential is Confidential.PREFER
+    start = int(market.starts[way.bucket])
+    until = market.span(start, start + lasting(ask, way.form))[1]
     values: Mapping[str, int] = {
         "ask": way.ask,
         "group": groups[0],
@@ -281,9 +283,9 @@ def _row(pairs: Pairs, way: Way) -> tuple[int, ...]:
         "loss": _lost(pairs, ask, way),
         "tier": max(0, *(int(ranks[group]) for group in groups)),
         "plain": int(prefers and not all(market.confidential[group] for group in groups)),
-        "slack": sum(max(0, int(market.count[piece.group, 0]) - piece.units) for piece in way.pieces),
+        "slack": sum(max(0, int(market.free((way.bucket, until))[piece.group]) - piece.units) for piece in way.pieces),
         "form": way.form,
         "bucket": way.bucket,
-        "until": market.span(int(market.starts[way.bucket]), int(market.starts[way.bucket]) + lasting(ask, way.form))[1],
+        "until": until,
     }
     return tuple(values[name] for name in NAMES)

@@ -31,11 +31,16 @@ _WHY = {
     Why.BUDGET: "the budget cannot hold its worst case",
     Why.QUOTA: "the quota cannot hold its devices",
     Why.VALUE: "costs more than it is worth",
+    Why.JURISDICTION: "jurisdiction not allowed",
+    Why.INTERRUPTIBLE: "its lender may reclaim at any time",
+    Why.WINDOW: "no start in its window lets it end in time",
+    Why.PINNED: "a running lease that must not be moved is elsewhere",
 }
 _LOST = {
     Lost.TAKEN: "taken by other requests of this round",
     Lost.LATER_TIER: "in a later tier",
     Lost.NOT_CONFIDENTIAL: "not confidential, which was preferred",
+    Lost.MOVE: "moving costs more than it gains",
     Lost.COSTLIER: "costlier",
     Lost.LOOSER: "as cheap, but a looser fit",
     Lost.OTHERS: "better left to other requests",
@@ -60,6 +65,11 @@ _CHANGE = {
     Field.SAME_NODE: "several nodes allowed",
     Field.BUDGET: "{money} more in budget {id}",
     Field.QUOTA: "{to} devices more in quota {id}",
+    Field.JURISDICTION: "jurisdiction {to} allowed",
+    Field.UNINTERRUPTED: "offers allowed that may be reclaimed",
+    Field.START_BY: "a start up to {to} s from now",
+    Field.END_BY: "a deadline {to} s from now",
+    Field.SPLIT: "its workers spread over {to} offers",
 }
 
 

@@ -113,13 +113,16 @@ class Group:
 
 
 def least(free: int, steps: Iterable[tuple[int, int]], start_s: int, until_s: int) -> int:
-    """The lowest level between two moments of what starts at ``free`` and changes by (second, difference)."""
-    level = free
-    lowest: int | None = None
-    for at_s, units in sorted(steps):
-        if at_s >= until_s:
-            break
-        if at_s > start_s:
-            lowest = level if lowest is None else min(lowest, level)
-        level += units
-    return level if lowest is None else min(lowest, level)
+    """The lowest level between two moments of what starts at ``free`` and changes by (second, difference).
+
+    Changes of one moment count together: a lease that ends as another begins leaves no dip.
+    """
+    together: Counter[int] = Counter()
+    for at_s, units in steps:
+        together[at_s] += units
+    level = free + sum(units for at_s, units in together.items() if at_s <= start_s)
+    lowest = level
+    for at_s in sorted(at_s for at_s in together if start_s < at_s < until_s):
+        level += together[at_s]
+        lowest = min(lowest, level)
+    return lowest

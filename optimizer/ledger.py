@@ -16,7 +16,7 @@ from optimizer.filter import shape
 from optimizer.market import Bools, Floats, Ints
 from optimizer.nodes import Nodes, NodesInTime
 from optimizer.pairs import Pairs
-from optimizer.problem import MAX_DEVICES
+from optimizer.solution import Limit
 
 Seats = tuple[tuple[int, int], ...]
 """(group, node) of each worker, for requests whose workers want nodes; else empty."""
@@ -32,6 +32,7 @@ class Ledger:
         matrix = pairs.usage.matrix
         self._indptr, self._limit, self._amount = matrix.indptr, matrix.indices, matrix.data
         self._nodeless = False
+        self._rooms: dict[tuple[int, int], Ints] = {}
 
     @cached_property
     def nodes(self) -> list[Nodes | NodesInTime]:
@@ -57,9 +58,37 @@ class Ledger:
         """Nodes are not looked at."""
         return self._nodeless
 
-    def left_of(self, limits: Iterable[int]) -> int:
-        """The least that is left of some limits."""
-        return int(min((self.left[at] for at in limits), default=float(MAX_DEVICES)))
+    def units_left(self, span: tuple[int, int] = (0, 1)) -> Ints:
+        """Units that each group can still give all through some buckets, shared capacity not looked at."""
+        usage, buckets = self._pairs.usage, self._pairs.market.buckets
+        left: Ints = self.left[: usage.cells].reshape(-1, buckets)[:, span[0] : span[1]].min(axis=1).astype(np.int64)
+        return left
+
+    def shared_left(self, span: tuple[int, int] = (0, 1)) -> list[int]:
+        """What each capacity row can still give all through some buckets."""
+        usage, buckets = self._pairs.usage, self._pairs.market.buckets
+        rows = self.left[usage.cells : usage.hard].reshape(-1, buckets)[:, span[0] : span[1]].min(axis=1)
+        left: list[int] = rows.astype(np.int64).tolist()
+        return left
+
+    def room(self, span: tuple[int, int] = (0, 1)) -> Ints:
+        """Units that each group can still give all through some buckets, shared capacity included."""
+        if span not in self._rooms:
+            room, index = self.units_left(span), self._pairs.market.index
+            for row, left in zip(self._pairs.problem.rows, self.shared_left(span), strict=True):
+                for name, weight in row.members.items():
+                    if weight:
+                        room[index[name]] = min(room[index[name]], left // weight)
+            self._rooms[span] = room
+        return self._rooms[span]
+
+    def budget(self, name: str) -> int:
+        """µUSD that are left of it."""
+        return int(self.left[self._pairs.usage.at[Limit.BUDGET, name]])
+
+    def quota(self, name: str) -> int:
+        """Devices that are left of it."""
+        return int(self.left[self._pairs.usage.at[Limit.QUOTA, name]])
 
     def fits(self, ask: int, which: slice) -> Bools:
         """Which of these pairs of one request still fit; whether all its workers find nodes is only seen by seating."""
@@ -111,17 +140,16 @@ class Ledger:
     def seats(self, pair: int) -> Seats | None:
         """Nodes for all workers of a pair, the tightest; empty where it wants none, None where there are too few."""
         pairs = self._pairs
-        ask = int(pairs.ask[pair])
-        if not pairs.same_node[ask] or self._nodeless:
+        wanted = pairs.keeps.get(pair)
+        if not (wanted or pairs.same_node[pairs.ask[pair]]) or self._nodeless:
             return ()
         span = self._span(pair)
-        wanted = pairs.keeps.get(pair)
         seats: list[tuple[int, int]] = []
         for piece in pairs.pieces(pair):
             units = piece.units // piece.workers
             nodes = self.nodes[piece.group]
             for _ in range(piece.workers):
-                node = nodes.tightest(units, span) if wanted is None else wanted[len(seats)][1]
+                node = nodes.tightest(units, span) if not wanted else wanted[len(seats)][1]
                 if node is None or nodes.room(node, span) < units:
                     self._unseat(seats, pair, span)
                     return None
@@ -146,6 +174,7 @@ class Ledger:
         self._move(pair, -1, seats)
 
     def _move(self, pair: int, sign: int, seats: Seats) -> None:
+        self._rooms.clear()
         low, high = int(self._indptr[pair]), int(self._indptr[pair + 1])
         # A pair uses each limit once, so that plain indexing loses nothing.
         self.left[self._limit[low:high]] -= sign * self._amount[low:high]
@@ -177,7 +206,7 @@ def bind(pairs: Pairs, chosen: Iterable[int], named: Mapping[int, Seats]) -> Map
     ledger = Ledger(pairs)
     ledger.left[:] = np.inf
     bound: dict[int, Seats] = {}
-    pieces = [pair for pair in chosen if pairs.same_node[pairs.ask[pair]]]
+    pieces = [pair for pair in chosen if pairs.same_node[pairs.ask[pair]] or pairs.keeps.get(pair)]
     if not pieces:
         return bound
     fixed = {**{pair: seats for pair, seats in pairs.keeps.items() if seats}, **named}

@@ -12,7 +12,8 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from optimizer.problem import MAX_DEVICES, MAX_DURATION, Aim, Problem, Tier
+from optimizer.groups import least
+from optimizer.problem import MAX_DEVICES, MAX_DURATION, Aim, Ask, Budget, Problem, Quota, Tier
 
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
@@ -81,13 +82,19 @@ class Market:
                 for node, free in enumerate(group.per_node)
             ]
         )
+        if self.buckets == 1 and len(self.nodes):
+            # At one time every device has a node, and nodes that gain and lose at different moments hold less together.
+            self.count = np.where(
+                np.diff(self.first_node) > 0, np.minimum(self.count[:, 0], self.held_by_nodes()), self.count[:, 0]
+            )[:, None]
         self.rows = np.repeat(column(row.limit for row in problem.rows)[:, None], len(self.starts), axis=1)
         """Capacity rows × buckets."""
         self.budgets = {budget.id: budget.remaining_micros for budget in problem.budgets}
         self.quotas = {quota.id: quota.remaining_devices for quota in problem.quotas}
+        self._budgets = {budget.id: budget for budget in problem.budgets}
+        self._quotas = {quota.id: quota for quota in problem.quotas}
         self._raise_to_what_stays()
         self._known: dict[str, dict[Any, npt.NDArray[Any]]] = {}
-        self._places: dict[int, Ints] = {}
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -116,7 +123,7 @@ class Market:
     def shared(self, span: tuple[int, int]) -> Ints:
         """Units of each group that the capacities it shares would hold if they held nothing else."""
 
-        def least() -> Ints:
+        def smallest() -> Ints:
             most = np.full(len(self), MAX_DEVICES, dtype=np.int64)
             for row, limit in zip(self.problem.rows, self.rows, strict=True):
                 room = int(limit[span[0] : span[1]].min())
@@ -126,7 +133,12 @@ class Market:
                         most[at] = min(most[at], room // weight)
             return most
 
-        return self._remember("shared", span, least)
+        return self._remember("shared", span, smallest)
+
+    def held_by_nodes(self) -> Ints:
+        """Units of all nodes of each group, in the first bucket."""
+        sums: Ints = np.add.reduceat(np.append(self.nodes[:, 0], 0), self.first_node[:-1])
+        return np.where(np.diff(self.first_node) > 0, sums, 0)
 
     def places(self, units: int, span: tuple[int, int]) -> Ints:
         """How many pieces of so many units each group's nodes hold, each on one node."""
@@ -139,6 +151,14 @@ class Market:
             return np.where(np.diff(self.first_node) > 0, totals, 0)
 
         return self._remember("places", (units, span), count)
+
+    def budgets_of(self, ask: Ask) -> list[Budget]:
+        """The budgets it draws on."""
+        return [self._budgets[name] for name in sorted(set(ask.budgets))]
+
+    def quotas_of(self, ask: Ask) -> list[Quota]:
+        """The quotas it draws on."""
+        return [self._quotas[name] for name in sorted(set(ask.quotas))]
 
     # --- wishes ------------------------------------------------------------------------------------------------------
 
@@ -214,7 +234,8 @@ class Market:
         table = np.repeat(column(level for level, _ in levels)[:, None], len(self.starts), axis=1)
         for at, (level, changes) in enumerate(levels):
             if changes:
-                table[at] = _least_in_buckets(level, changes, self.starts, self.ends)
+                spans = zip(self.starts.tolist(), self.ends.tolist(), strict=True)
+                table[at] = [least(level, changes, start, end) for start, end in spans]
         return table
 
     def _raise_to_what_stays(self) -> None:
@@ -266,11 +287,3 @@ def column(values: Iterable[int]) -> Ints:
     """Whole numbers as an array."""
     return np.fromiter(values, dtype=np.int64)
 
-
-def _least_in_buckets(level: int, changes: list[tuple[int, int]], starts: Ints, ends: Ints) -> Ints:
-    changes = sorted(changes)
-    at = np.array([when for when, _ in changes], dtype=np.int64)
-    levels = level + np.concatenate(([0], np.cumsum([units for _, units in changes]))).astype(np.int64)
-    first = np.searchsorted(at, starts, side="right")
-    last = np.searchsorted(at, ends, side="left")
-    return np.array([levels[low : high + 1].min() for low, high in zip(first, last, strict=True)], dtype=np.int64)

@@ -17,7 +17,7 @@ from functools import cached_property
 
 import numpy as np
 
-from optimizer.filter import eligible, lasting, shape, variants
+from optimizer.filter import Variants, eligible, lasting, shape, variants
 from optimizer.market import Bools, Ints, Market
 from optimizer.problem import Aim, Ask, Confidential, Group, Problem
 from optimizer.usage import Limits, Piece, Usage, usage
@@ -209,13 +209,21 @@ def _part(market: Market, problem: Problem, low: int, high: int) -> dict[str, In
         "loss": cells.loss,
         "tier": tier,
         "plain": (prefers[row] & ~market.confidential[group]).astype(np.int64) if prefers.any() else zero,
-        "slack": zero if problem.aim is Aim.WELFARE else np.maximum(0, market.count[:, 0][group] - cells.units),
+        "slack": zero if problem.aim is Aim.WELFARE else np.maximum(0, _free(market, those, row, group) - cells.units),
         "form": zero if simple else those.form[row],
         "bucket": zero if one else those.bucket[row],
         "until": np.broadcast_to(np.int64(1), row.shape) if one else those.until[row],
     }
     order = best_first(columns, problem.aim)
     return {name: _ordered(each, order) for name, each in columns.items()}
+
+
+def _free(market: Market, those: Variants, row: Ints, group: Ints) -> Ints:
+    """Units of the group, in the bucket with the least, while it would run."""
+    if market.buckets == 1:
+        return market.count[:, 0][group]
+    spans = list(zip(np.maximum(those.bucket, 0).tolist(), those.until.tolist(), strict=True))
+    return market.gather("free", spans, market.free)[row, group]
 
 
 def _ordered(values: Ints, order: Ints) -> Ints:

@@ -10,131 +10,203 @@ without it.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from fractions import Fraction
 
 import numpy as np
 
 from optimizer.changes import changes
-from optimizer.check import rate_of
-from optimizer.filter import Bits, Ints, Verdicts, judge
-from optimizer.greedy import Plan
-from optimizer.ledger import Ledger, spread
-from optimizer.pairs import SLICE, Pairs
+from optimizer.filter import Verdicts, judge, lasting, shape
+from optimizer.greedy import Plan, spent
+from optimizer.ledger import Ledger, Seats, spread
+from optimizer.market import Bits, Bools, Floats, Ints
+from optimizer.offers import Offers
+from optimizer.pairs import Pairs
 from optimizer.problem import Aim
-from optimizer.solution import Alternative, Binding, Change, Limit, Lost, Placement, Refusal, Why
+from optimizer.solution import Alternative, Binding, Change, Idle, Limit, Lost, Part, Placement, Refusal, Why
 
 CAPACITY = Why.COUNT | Why.NODE | Why.SHARED | Why.BUDGET | Why.QUOTA
 """Predicates that say *not enough*, rather than *not allowed*."""
 NAMED = 8
 """Most limits of one sort that a refusal names; the nearest ones."""
+SLICE = 500_000
+"""Cells explained at a time: about 60 MB."""
 
 
 def placed(pairs: Pairs, plan: Plan, alternatives: int) -> dict[str, Placement]:
     """A placement for each chosen pair, by ask id."""
-    ledger = _spent(pairs, plan)
-    seats = _seats(pairs, plan)
+    nodes = _on_nodes(pairs, plan)
     chosen = {int(pairs.ask[pair]): pair for pair in plan}
     order = sorted(chosen)
     considered: dict[int, tuple[Alternative, ...]] = {}
+    removed: dict[int, Mapping[Why, int]] = {}
     if alternatives:
+        ledger = spent(pairs, plan)
         for asks, seen in _slices(pairs, order):
+            removed.update(zip(asks, _removed(seen.why), strict=True))
             for row, ask in enumerate(asks):
                 pair = chosen[ask]
                 considered[ask] = _considered(pairs, ledger, seen, row, pair, plan[pair], alternatives)
-    answer = {}
-    for ask, removed in zip(order, _removed(pairs.why[order]), strict=True):
-        pair, want = chosen[ask], pairs.asks[ask]
-        group = pairs.groups[int(pairs.group[pair])]
-        answer[want.id] = Placement(
-            group=group.id,
-            units=int(pairs.units[pair]),
-            devices=int(pairs.devices[pair]),
-            cost_micros=int(pairs.cost[pair]),
-            price_micros=math.ceil(rate_of(want, group)),
-            tier=int(pairs.tier[pair]),
-            nodes=seats.get(pair, ()),
-            considered=considered.get(ask, ()),
-            removed=removed,
-        )
-    return answer
-
-
-def refused(pairs: Pairs, plan: Plan, details: int) -> dict[str, Refusal]:
-    """A refusal for each ask without a chosen pair, by ask id; in full for the first by priority and turn."""
-    ledger = _spent(pairs, plan)
-    chosen = {int(pairs.ask[pair]) for pair in plan}
-    out = [ask for ask in range(len(pairs.asks)) if ask not in chosen]
-    eligible = np.diff(pairs.start).tolist()
-    counts = dict(zip(out, zip(_removed(pairs.why[out]), _only(pairs.why[out]), strict=True), strict=True))
-    turn = sorted(out, key=lambda at: (-pairs.asks[at].priority, pairs.asks[at].created, at))
-    found: dict[int, tuple[tuple[Binding, ...], tuple[Change, ...]]] = {}
-    for asks, seen in _slices(pairs, sorted(turn[:details])):
-        for row, ask in enumerate(asks):
-            alone = counts[ask][1]
-            found[ask] = _binding(pairs, ledger, seen, row, ask), changes(pairs, ledger, seen, row, ask, alone)
     return {
-        pairs.asks[ask].id: Refusal(
-            groups=len(pairs.groups),
-            eligible=eligible[ask],
-            removed=counts[ask][0],
-            only=counts[ask][1],
-            binding=found[ask][0] if ask in found else (),
-            changes=found[ask][1] if ask in found else (),
-            detailed=ask in found,
-        )
-        for ask in out
+        pairs.asks[ask].id: _placement(pairs, chosen[ask], nodes, considered.get(ask, ()), removed.get(ask, {}))
+        for ask in order
     }
 
 
-def _slices(pairs: Pairs, asks: list[int]) -> list[tuple[list[int], Verdicts]]:
+def unplaced(
+    pairs: Pairs, plan: Plan, details: int, reduced: Floats | None = None
+) -> tuple[dict[str, Refusal], dict[str, Idle]]:
+    """A refusal for each ask without a chosen pair, in full for the first by priority and turn; and for each group with
+    units that nobody takes now, why these asks do not. ``reduced`` are profits at clearing prices, where there are any.
+    """
+    ledger = spent(pairs, plan)
+    chosen = np.zeros(len(pairs.asks), dtype=np.bool_)
+    chosen[pairs.ask[list(plan)]] = True
+    out = np.flatnonzero(~chosen).tolist()
+    turn = sorted(out, key=lambda at: (-pairs.asks[at].priority, pairs.asks[at].created, at))
+    full = set(turn[:details])
+    answers: dict[str, Refusal] = {}
+    offers = Offers(pairs, ledger, chosen, reduced)
+    for asks, seen in _slices(pairs, out):
+        offers.see(asks, seen)
+        counts = zip(_removed(seen.why), _only(seen.why), (seen.why == 0).sum(axis=1).tolist(), strict=True)
+        for row, (ask, (removed, only, eligible)) in enumerate(zip(asks, counts, strict=True)):
+            binding: tuple[Binding, ...] = ()
+            helps: tuple[Change, ...] = ()
+            if ask in full:
+                binding = _binding(pairs, ledger, seen, row, ask)
+                helps = changes(pairs, ledger, seen, row, ask, only)
+            answers[pairs.asks[ask].id] = Refusal(
+                groups=len(pairs.groups),
+                eligible=eligible,
+                removed=removed,
+                only=only,
+                binding=binding,
+                changes=helps,
+                detailed=ask in full,
+                outbid_micros=_outbid(pairs, ask, reduced),
+            )
+    return answers, offers.idle()
+
+
+def _placement(
+    pairs: Pairs,
+    pair: int,
+    nodes: Mapping[int, tuple[tuple[tuple[int, int], ...], ...]],
+    considered: tuple[Alternative, ...],
+    removed: Mapping[Why, int],
+) -> Placement:
+    ask, form = pairs.asks[int(pairs.ask[pair])], int(pairs.form[pair])
+    start = int(pairs.market.starts[pairs.bucket[pair]])
+    seconds, (devices, workers) = lasting(ask, form), shape(ask, form)
+    pieces, kept = pairs.pieces(pair), pair in pairs.keeps
+    groups = [pairs.groups[piece.group] for piece in pieces]
+    hourly = sum(group.price_at(start) * piece.devices for group, piece in zip(groups, pieces, strict=True))
+    fees = 0 if kept else sum(ask.transfer_micros.get(group.region, 0) for group in groups)
+    rate = Fraction(hourly, devices * workers) + Fraction(3600 * fees, devices * workers * seconds)
+    seats = nodes.get(pair) or ((),) * len(pieces)
+    return Placement(
+        parts=tuple(
+            Part(
+                group=group.id,
+                workers=piece.workers,
+                units=piece.units,
+                devices=piece.devices,
+                cost_micros=piece.cost,
+                nodes=where,
+            )
+            for group, piece, where in zip(groups, pieces, seats, strict=True)
+        ),
+        price_micros=math.ceil(rate),
+        start_s=start,
+        duration_s=seconds,
+        form=form,
+        tier=int(pairs.tier[pair]),
+        loss_micros=int(pairs.loss[pair]),
+        moved=ask.running is not None and not kept,
+        considered=considered,
+        removed=removed,
+    )
+
+
+def _slices(pairs: Pairs, asks: list[int]) -> Iterator[tuple[list[int], Verdicts]]:
     step = max(1, SLICE // max(1, len(pairs.groups)))
-    parts = [asks[low : low + step] for low in range(0, len(asks), step)]
-    return [(part, judge(pairs.market, [pairs.asks[at] for at in part])) for part in parts]
+    for low in range(0, len(asks), step):
+        part = asks[low : low + step]
+        yield part, judge(pairs.market, [pairs.asks[at] for at in part])
 
 
-def _spent(pairs: Pairs, plan: Plan) -> Ledger:
-    ledger = Ledger(pairs)
-    for pair, node in plan.items():
-        ledger.take_on(pair, node)
-    return ledger
+def _on_nodes(pairs: Pairs, plan: Plan) -> dict[int, tuple[tuple[tuple[int, int], ...], ...]]:
+    """(node, units) of each chosen pair, group by group.
 
-
-def _seats(pairs: Pairs, plan: Plan) -> dict[int, tuple[tuple[int, int], ...]]:
-    free = {at: list(group.per_node) for at, group in enumerate(pairs.groups) if group.per_node}
-    seats: dict[int, tuple[tuple[int, int], ...]] = {}
-    for pair, node in plan.items():
-        if node is not None:
-            units = int(pairs.units[pair])
-            free[int(pairs.group[pair])][node] -= units
-            seats[pair] = ((node, units),)
+    Requests that do not care are given nodes too where the problem is about one time: whoever holds devices for them
+    then need not think again.
+    """
+    found: dict[int, tuple[tuple[tuple[int, int], ...], ...]] = {}
+    low = pairs.market.first_node
+    free = {
+        at: pairs.market.nodes[low[at] : low[at + 1], 0].tolist() for at, group in enumerate(pairs.groups) if group.per_node
+    }
+    for pair, seats in plan.items():
+        if not seats:
+            continue
+        parts = []
+        for piece in pairs.pieces(pair):
+            size = piece.units // piece.workers
+            taken = Counter(node for group, node in seats if group == piece.group)
+            parts.append(tuple(sorted((node, size * count) for node, count in taken.items())))
+            for node, count in taken.items():
+                free[piece.group][node] -= size * count
+        found[pair] = tuple(parts)
+    if pairs.market.buckets > 1:
+        return found
     for pair in sorted(plan, key=lambda pair: (-int(pairs.units[pair]), pair)):
-        group = int(pairs.group[pair])
-        if plan[pair] is None and group in free:
-            seats[pair] = spread(free[group], int(pairs.units[pair]))
-    return seats
+        pieces = pairs.pieces(pair)
+        if not plan[pair] and any(piece.group in free for piece in pieces):
+            found[pair] = tuple(spread(free[piece.group], piece.units) if piece.group in free else () for piece in pieces)
+    return found
 
 
 def _removed(why: Bits) -> list[Mapping[Why, int]]:
-    counts = [(bit, np.count_nonzero(why & np.uint32(bit), axis=1).tolist()) for bit in Why]
-    return [{bit: column[row] for bit, column in counts if column[row]} for row in range(len(why))]
+    return _counted([(bit, (why & np.uint32(bit)) != 0) for bit in Why if bit in _any(why)], len(why))
 
 
 def _only(why: Bits) -> list[Mapping[Why, int]]:
-    counts = [(bit, np.count_nonzero(why == np.uint32(bit), axis=1).tolist()) for bit in Why]
-    return [{bit: column[row] for bit, column in counts if column[row]} for row in range(len(why))]
+    return _counted([(bit, why == np.uint32(bit)) for bit in Why if bit in _any(why)], len(why))
+
+
+def _any(why: Bits) -> Why:
+    return Why(int(np.bitwise_or.reduce(why, axis=None))) if why.size else Why(0)
+
+
+def _counted(marked: list[tuple[Why, Bools]], rows: int) -> list[Mapping[Why, int]]:
+    counts = [(bit, mask.sum(axis=1).tolist()) for bit, mask in marked]
+    return [{bit: column[row] for bit, column in counts if column[row]} for row in range(rows)]
+
+
+def _outbid(pairs: Pairs, ask: int, reduced: Floats | None) -> int | None:
+    own = pairs.of(ask)
+    if reduced is None or not own:
+        return None
+    return max(0, math.ceil(-float(reduced[own.start : own.stop].max())))
 
 
 def _considered(
-    pairs: Pairs, ledger: Ledger, seen: Verdicts, row: int, pair: int, node: int | None, most: int
+    pairs: Pairs, ledger: Ledger, seen: Verdicts, row: int, pair: int, seats: Seats, most: int
 ) -> tuple[Alternative, ...]:
     if most == 0:
         return ()
-    ask, group = int(pairs.ask[pair]), int(pairs.group[pair])
+    ask = int(pairs.ask[pair])
+    mine = {piece.group for piece in pairs.pieces(pair)}
     own = pairs.of(ask)
-    ledger.give_back(pair, node)
+    ledger.give_back(pair, seats)
     free = dict(zip(own, ledger.fits(ask, slice(own.start, own.stop)).tolist(), strict=True))
-    ledger.take_on(pair, node)
-    lost = {int(pairs.group[other]): _lost(pairs, pair, other, free[other]) for other in own}
+    ledger.take_on(pair, seats)
+    lost: dict[int, Lost] = {}
+    for other in own:
+        if other not in pairs.several:
+            lost.setdefault(int(pairs.group[other]), _lost(pairs, pair, other, free[other]))
     order = np.lexsort((seen.price[row], seen.why[row] != 0))
     return tuple(
         Alternative(
@@ -145,23 +217,26 @@ def _considered(
             lost=lost.get(at, Lost.INELIGIBLE),
             why=Why(int(seen.why[row, at])),
         )
-        for at in order[: most + 1].tolist()
-        if at != group
+        for at in order[: most + len(mine)].tolist()
+        if at not in mine
     )[:most]
 
 
 def _lost(pairs: Pairs, chosen: int, other: int, free: bool) -> Lost:
     if not free:
         return Lost.TAKEN
+    if chosen in pairs.keeps and pairs.cost[other] < pairs.cost[chosen]:
+        return Lost.MOVE
+    both = np.array([chosen, other])
     tiered = (
-        (pairs.tier, Lost.LATER_TIER),
-        (pairs.plain, Lost.NOT_CONFIDENTIAL),
-        (pairs.cost, Lost.COSTLIER),
-        (pairs.slack, Lost.LOOSER),
+        (pairs.tier[both], Lost.LATER_TIER),
+        (pairs.plain[both], Lost.NOT_CONFIDENTIAL),
+        (pairs.cost[both] + pairs.loss[both], Lost.COSTLIER),
+        (pairs.slack[both], Lost.LOOSER),
     )
-    for column, reason in tiered[2:] if pairs.problem.aim is Aim.WELFARE else tiered:
-        if column[other] != column[chosen]:
-            return reason if column[other] > column[chosen] else Lost.OTHERS
+    for (mine, its), reason in tiered[2:] if pairs.problem.aim is Aim.WELFARE else tiered:
+        if mine != its:
+            return reason if its > mine else Lost.OTHERS
     return Lost.OTHERS
 
 
@@ -181,15 +256,15 @@ def _binding(pairs: Pairs, ledger: Ledger, seen: Verdicts, row: int, ask: int) -
             for at in missing[np.argsort(short[missing], kind="stable")[:NAMED]].tolist()
         )
 
-    nearest(Limit.GROUP, units - ledger.count[near])
+    nearest(Limit.GROUP, units - ledger.units_left()[near])
     if want.same_node:
-        nearest(Limit.NODE, units - ledger.largest[near])
+        nearest(Limit.NODE, units // want.workers - ledger.largest[near])
     if pairs.problem.rows:
         found.extend(_shared(pairs, ledger, dict(zip(near.tolist(), units.tolist(), strict=True))))
     cost, devices = int(seen.cost[row, near].min()), int(seen.devices[row, near].min())
     for limit, least, left in (
-        (Limit.BUDGET, cost, {name: ledger.budgets[name] for name in want.budgets}),
-        (Limit.QUOTA, devices, {name: ledger.quotas[name] for name in want.quotas}),
+        (Limit.BUDGET, cost, {name: ledger.budget(name) for name in want.budgets}),
+        (Limit.QUOTA, devices, {name: ledger.quota(name) for name in want.quotas}),
     ):
         short = sorted((least - amount, name) for name, amount in left.items() if least > amount)
         found.extend(Binding(limit=limit, id=name, short_by=by) for by, name in short)
@@ -199,7 +274,7 @@ def _binding(pairs: Pairs, ledger: Ledger, seen: Verdicts, row: int, ask: int) -
 def _shared(pairs: Pairs, ledger: Ledger, needed: Mapping[int, int]) -> list[Binding]:
     """Shared capacities too small for what is needed of each group, the nearest first."""
     short = []
-    for row, left in zip(pairs.problem.rows, ledger.rows, strict=True):
+    for row, left in zip(pairs.problem.rows, ledger.shared_left(), strict=True):
         wanted = [
             weight * needed[at] for name, weight in row.members.items() if (at := pairs.market.index[name]) in needed
         ]

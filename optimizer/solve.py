@@ -9,11 +9,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from optimizer import fairness
 from optimizer.check import violations
 from optimizer.effort import Effort, Stop, Watch
 from optimizer.problem import Ask, Group, OutOfRange, Problem
-from optimizer.reasons import idle, placed, refused, useful
+from optimizer.reasons import placed, unplaced
 from optimizer.solution import Solution, Status
 from optimizer.stages import Stages
 
@@ -66,16 +65,17 @@ def solve(
     if broken := violations(problem, placements):
         raise BrokenPlan(" ".join(broken))
     reached = search.goals()
+    refusals, idle = unplaced(pairs, search.plan, details, stages.reduced)
     return Solution(
         status=Status.OPTIMAL if all(goal.gap == 0 for goal in reached) else Status.FEASIBLE,
         placements=placements,
-        unplaced=refused(pairs, search.plan, details, stages.reduced),
+        unplaced=refusals,
         goals=reached,
         cost_micros=sum(placement.cost_micros for placement in placements.values()),
         prices=stages.prices,
-        unused=idle(pairs, search.plan, stages.reduced),
+        unused=idle,
         ended=tuple(ask.id for ask in pairs.asks if ask.running is not None and ask.id not in placements),
-        fairness=fairness.report(problem, placements, useful(pairs)) if problem.shares else None,
+        fairness=stages.fairness(placements),
         wall_s=stopwatch() - began,
         stats={
             "asks": len(pairs.asks),

@@ -25,7 +25,7 @@ from optimizer.pairs import Pairs, compile_pairs
 from optimizer.prices import Prices, clear
 from optimizer.problem import Aim, Problem
 from optimizer.search import Search
-from optimizer.solution import Limit, Solution
+from optimizer.solution import Fairness, Limit, Placement, Solution
 from optimizer.welfare import Improvement
 
 EXACT = 2_000
@@ -84,6 +84,14 @@ class Stages:
                 self._split_again(lambda: self.search.run(self._left, self._effort))
         self.search.top_up()
         self._heard("done")
+
+    def fairness(self, placements: Mapping[str, Placement]) -> Fairness | None:
+        """How the plan treats the tenants, where the problem names shares."""
+        pairs = self.pairs
+        if not pairs.problem.shares:
+            return None
+        covered = {pairs.asks[at].id for at in np.flatnonzero(self.entitled).tolist()}
+        return fairness.report(pairs.problem, placements, pairs=(pairs.ask, pairs.group), covered=covered)
 
     # --- stages ------------------------------------------------------------------------------------------------------
 

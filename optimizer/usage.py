@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -47,6 +48,11 @@ class Usage:
     """The first so many limits are group × bucket …"""
     shared: int
     """… the next so many capacity row × bucket; budgets and quotas follow."""
+
+    @cached_property
+    def at(self) -> dict[tuple[Limit, str], int]:
+        """Where each limit stands; of one in several buckets of time, the last."""
+        return {name: at for at, name in enumerate(self.names)}
 
     @property
     def hard(self) -> int:
