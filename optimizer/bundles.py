@@ -16,6 +16,7 @@ from itertools import islice
 import numpy as np
 
 from optimizer.filter import lasting, shape
+from optimizer.ledger import Ledger
 from optimizer.market import Floats, Ints, Market
 from optimizer.pairs import NAMES, Pairs, assembled, best_first
 from optimizer.problem import MAX_MONEY, Aim, Ask, Confidential
@@ -53,14 +54,25 @@ def bundled(pairs: Pairs) -> Pairs:
         if ask.running is not None:
             way = _keep(pairs.market, at, ask)
             ways += [way] if _worth_it(pairs, way) else []
-            dropped += [pair for pair in pairs.of(at) if _held(pairs.market, ask) == _shares(pairs.pieces(pair))]
+            pinned = ask.running.move_micros is None
+            held = _held(pairs.market, ask)
+            dropped += [pair for pair in pairs.of(at) if pinned or _shares(pairs.pieces(pair)) == held]
+            if pinned:
+                continue
         if ask.split > 1:
             for mine in _cells(pairs, at):
                 found, complete = _splits(pairs, mine, pairs.cost + pairs.loss)
                 ways += found
                 partial |= not complete
-    more, _ = extended(pairs, ways, dropped=dropped)
-    return replace(more, partial=partial)
+    more = replace(extended(pairs, ways, dropped=dropped)[0], partial=partial)
+    # What cannot stand alone goes, as it does among single groups: it would only loosen every bound.
+    alone = Ledger(more)
+    hopeless = [
+        pair
+        for pair in (*more.several, *(pair for pair in more.keeps if pair not in more.several))
+        if pair not in alone.fitting(int(more.ask[pair]), range(pair, pair + 1))
+    ]
+    return replace(extended(more, (), dropped=hopeless)[0], partial=partial)
 
 
 def afresh(pairs: Pairs, room: Ints, score: Floats) -> list[Way]:
@@ -82,10 +94,11 @@ def afresh(pairs: Pairs, room: Ints, score: Floats) -> list[Way]:
 
 def extended(pairs: Pairs, ways: Sequence[Way], *, dropped: Iterable[int] = ()) -> tuple[Pairs, Ints]:
     """The pairs and these ways, and where each pair that was there before is now (−1: dropped)."""
+    dropped = list(dropped)
     if not ways and not dropped:
         return pairs, np.arange(len(pairs))
     keep = np.ones(len(pairs), dtype=np.bool_)
-    keep[list(dropped)] = False
+    keep[dropped] = False
     new = np.array([_row(pairs, way) for way in ways], dtype=np.int64).reshape(-1, len(NAMES)).T
     columns = {
         name: np.concatenate((new[at], getattr(pairs, name)[keep])) for at, name in enumerate(NAMES)
@@ -283,7 +296,7 @@ def _row(pairs: Pairs, way: Way) -> tuple[int, ...]:
         "loss": _lost(pairs, ask, way),
         "tier": max(0, *(int(ranks[group]) for group in groups)),
         "plain": int(prefers and not all(market.confidential[group] for group in groups)),
-        "slack": sum(max(0, int(market.free((way.bucket, until))[piece.group]) - piece.units) for piece in way.pieces),
+        "slack": sum(max(0, int(market.least_offered((way.bucket, until))[piece.group]) - piece.units) for piece in way.pieces),
         "form": way.form,
         "bucket": way.bucket,
         "until": until,

@@ -93,7 +93,7 @@ def variants(market: Market, asks: Sequence[Ask]) -> Variants:
                 rows.append((at, number, 0, 1, devices, workers, seconds))
                 continue
             last = ask.latest_s if ask.end_by_s is None else min(ask.latest_s, ask.end_by_s - seconds)
-            last = 0 if ask.running is not None else last
+            last = min(0, last) if ask.running is not None else last
             fitting = [bucket for bucket, start in enumerate(starts) if ask.not_before_s <= start <= last]
             for bucket in fitting or [-1]:
                 until = market.span(starts[max(bucket, 0)], starts[max(bucket, 0)] + seconds)[1]
@@ -209,15 +209,17 @@ def _wishes(market: Market, those: Variants) -> Iterator[tuple[Why, Bools]]:
         False,
     )
     yield from wish(Why.TIER, [ask.tiers for ask in each], lambda tiers: market.ranked(tiers)[0] >= 0, ())
-    yield from wish(
-        Why.PINNED,
-        [ask.running is not None and ask.running.move_micros is None for ask in each],
-        lambda pinned: nobody if pinned else everyone,
-        False,
-    )
+    yield from wish(Why.PINNED, [_pinned_to(ask) for ask in each], market.named, None)
     yield from wish(
         Why.WINDOW, (those.bucket < 0).tolist(), lambda outside: nobody if outside else everyone, False
     )
+
+
+def _pinned_to(ask: Ask) -> frozenset[str] | None:
+    """The groups that a lease holds which must not be moved."""
+    if ask.running is None or ask.running.move_micros is not None:
+        return None
+    return frozenset(held.group for held in ask.running.held)
 
 
 # --- amounts: arithmetic on cells -------------------------------------------------------------------------------------

@@ -93,6 +93,8 @@ class Market:
         self.quotas = {quota.id: quota.remaining_devices for quota in problem.quotas}
         self._budgets = {budget.id: budget for budget in problem.budgets}
         self._quotas = {quota.id: quota for quota in problem.quotas}
+        self.offered = self.count
+        """As ``count``, before limits are raised to what leases hold that must not be ended."""
         self._raise_to_what_stays()
         self._known: dict[str, dict[Any, npt.NDArray[Any]]] = {}
 
@@ -114,11 +116,15 @@ class Market:
 
     def room(self, span: tuple[int, int]) -> Ints:
         """Units free in each group all through some buckets, shared capacity included, before anything is placed."""
-        return self._remember("room", span, lambda: np.minimum(self.count[:, span[0] : span[1]].min(axis=1), self.shared(span)))
+        return self._remember("room", span, lambda: np.minimum(self.free(span), self.shared(span)))
 
     def free(self, span: tuple[int, int]) -> Ints:
         """As ``room``, without looking at shared capacity."""
         return self._remember("free", span, lambda: self.count[:, span[0] : span[1]].min(axis=1))
+
+    def least_offered(self, span: tuple[int, int]) -> Ints:
+        """As ``free``, of what is offered."""
+        return self._remember("offered", span, lambda: self.offered[:, span[0] : span[1]].min(axis=1))
 
     def shared(self, span: tuple[int, int]) -> Ints:
         """Units of each group that the capacities it shares would hold if they held nothing else."""

@@ -169,8 +169,10 @@ def assembled(
 def best_first(columns: Mapping[str, Ints], aim: Aim) -> Ints:
     """The order in which pairs lie: by request, and each request's by what matters to it."""
     ask, amount = columns["ask"], columns["cost"] + columns["loss"]
+    if not len(ask):
+        return ask
     wish = ZERO if aim is Aim.WELFARE else 2 * columns["tier"] + columns["plain"]
-    if wish.any() or not len(ask):
+    if wish.any():
         return np.lexsort((columns["slack"], amount, wish, ask))
     if aim is not Aim.WELFARE:
         return np.lexsort((columns["slack"], amount, ask))
@@ -219,11 +221,11 @@ def _part(market: Market, problem: Problem, low: int, high: int) -> dict[str, In
 
 
 def _free(market: Market, those: Variants, row: Ints, group: Ints) -> Ints:
-    """Units of the group, in the bucket with the least, while it would run."""
+    """Units offered by the group, in the bucket with the least, while it would run."""
     if market.buckets == 1:
-        return market.count[:, 0][group]
+        return market.offered[:, 0][group]
     spans = list(zip(np.maximum(those.bucket, 0).tolist(), those.until.tolist(), strict=True))
-    return market.gather("free", spans, market.free)[row, group]
+    return market.gather("offered", spans, market.least_offered)[row, group]
 
 
 def _ordered(values: Ints, order: Ints) -> Ints:

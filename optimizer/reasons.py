@@ -163,7 +163,8 @@ def _on_nodes(pairs: Pairs, plan: Plan) -> dict[int, tuple[tuple[tuple[int, int]
         return found
     for pair in sorted(plan, key=lambda pair: (-int(pairs.units[pair]), pair)):
         pieces = pairs.pieces(pair)
-        if not plan[pair] and any(piece.group in free for piece in pieces):
+        # A lease that goes on has its devices already; where nobody said on which nodes, none are named.
+        if not plan[pair] and pair not in pairs.keeps and any(piece.group in free for piece in pieces):
             found[pair] = tuple(spread(free[piece.group], piece.units) if piece.group in free else () for piece in pieces)
     return found
 

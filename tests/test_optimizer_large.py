@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from optimizer import goals
 from optimizer.check import cost_of, unsuitable
-from optimizer.cpsat import Effort, Model
+from optimizer.cpsat import Model
+from optimizer.effort import Effort
 from optimizer.ledger import Ledger
 from optimizer.limits import rows
 from optimizer.packing import packed_bound
@@ -82,7 +83,7 @@ def test_prices_bound_every_plan_whatever_they_are(problem: Problem) -> None:
 def test_no_step_of_the_large_way_claims_less_than_the_best_plan_or_reaches_more(
     monkeypatch: pytest.MonkeyPatch, problem: Problem, sizes: tuple[int, int]
 ) -> None:
-    monkeypatch.setattr("optimizer.solve.EXACT", 0)
+    monkeypatch.setattr("optimizer.stages.EXACT", 0)
     monkeypatch.setattr("optimizer.welfare.WHOLE", sizes[0])
     monkeypatch.setattr("optimizer.welfare.CORE", sizes[1])
     monkeypatch.setattr("optimizer.welfare.AROUND", 3)
@@ -102,8 +103,8 @@ def test_bounds_of_strict_goals_hold_where_the_solver_sees_a_part_or_stops_early
 ) -> None:
     monkeypatch.undo()
     exact = answer(problem)
-    monkeypatch.setattr("optimizer.solve.EXACT", 0)
-    monkeypatch.setattr("optimizer.solve.TRUSTED", 0)
+    monkeypatch.setattr("optimizer.stages.EXACT", 0)
+    monkeypatch.setattr("optimizer.stages.TRUSTED", 0)
     monkeypatch.setattr("optimizer.search.WHOLE", sizes[0])
     monkeypatch.setattr("optimizer.search.CORE", sizes[1])
     monkeypatch.setattr("optimizer.search.NEAR", near)
@@ -140,7 +141,7 @@ def test_a_group_that_gangs_cannot_fill_is_not_bounded_as_if_they_could() -> Non
 @pytest.fixture
 def early(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the large way begin with crowds that a test can afford."""
-    monkeypatch.setattr("optimizer.solve.EXACT", 0)
+    monkeypatch.setattr("optimizer.stages.EXACT", 0)
     monkeypatch.setattr("optimizer.welfare.WHOLE", 0)
     monkeypatch.setattr("optimizer.welfare.CORE", 0)
     monkeypatch.setattr("optimizer.welfare.AROUND", 20)

@@ -82,7 +82,10 @@ def options(problem: Problem, ask: Ask) -> Iterator[Placement]:
     """Every way to place a request that is possible where it is alone; nodes only where they matter for it."""
     groups = problem.groups
     if ask.running is not None and not overdrawn(problem, {ask.id: stays(ask, problem)}):
-        yield stays(ask, problem)
+        kept = stays(ask, problem)
+        # A lease that may be ended does not go on at a loss; one that must not be ended goes on whatever it is worth.
+        if _pinned(ask) or problem.aim is not Aim.WELFARE or _gain(problem, ask, kept) >= 0:
+            yield kept
     if ask.running is not None and ask.running.move_micros is None:
         return
     for start in (0,) if ask.running is not None else problem.starts:
@@ -93,6 +96,10 @@ def options(problem: Problem, ask: Ask) -> Iterator[Placement]:
                     continue
                 form = form_at(ask, ranks.pop() or 0)
                 for workers in _ways(form.workers, many):
+                    if ask.running is not None and _held(ask) == Counter(
+                        {group.id: count for group, count in zip(chosen, workers, strict=True)}
+                    ):
+                        continue  # other nodes of the same groups are no move
                     seats = [
                         _seats(ask, group, units_of(form, group), count)
                         for group, count in zip(chosen, workers, strict=True)
@@ -123,13 +130,14 @@ def adds(problem: Problem, covered: frozenset[str], ask: Ask, placed: Placement 
         goals += [counts, counts * (len(turns) - turns.index(ask.created)) if counts else 0]
     if placed is None:
         ended = ask.running.end_micros or 0 if ask.running is not None else 0
-        return (*first, *goals, 0, 0, -ended, 0)
+        return (*first, *goals, -ended, 0, 0, 0, 0)
     groups = {group.id: group for group in problem.groups}
     plain = any(not groups[part.group].confidential for part in placed.parts)
     over = sum(max(0, _free(problem, groups[part.group], placed) - part.units) for part in placed.parts)
     return (
         *first,
         *goals,
+        0,
         -placed.tier,
         -(plain and ask.confidential is Confidential.PREFER),
         -(placed.cost_micros + placed.loss_micros),
@@ -202,6 +210,13 @@ def _pinned(ask: Ask) -> bool:
     return ask.running is not None and ask.running.end_micros is None
 
 
+def _held(ask: Ask) -> Counter[str]:
+    held: Counter[str] = Counter()
+    for part in ask.running.held if ask.running is not None else ():
+        held[part.group] += part.workers
+    return held
+
+
 def _turn(ask: Ask) -> tuple[int, int, str]:
     return -ask.priority, ask.created, ask.id
 
@@ -245,7 +260,7 @@ def _ways(workers: int, groups: int) -> Iterator[tuple[int, ...]]:
 
 
 def _zero(problem: Problem) -> Score:
-    return (0,) * (3 if problem.aim is Aim.WELFARE else 6 + 2 * len({ask.priority for ask in problem.asks}))
+    return (0,) * (3 if problem.aim is Aim.WELFARE else 7 + 2 * len({ask.priority for ask in problem.asks}))
 
 
 def _plus(one: Score, other: Score) -> Score:
