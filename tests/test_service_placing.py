@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 
 from broker.domain.errors import BadSelector, BadTerms, BudgetExhausted, NotFound, OwnedByObject
 from broker.domain.lease import Lease
-from broker.domain.placing import Lot, Shelf
+from broker.domain.shelf import Lot, Shelf
 from broker.service.placing import Grant, Round
 from broker.store.unit import Unit
 from broker.wire.agents import BurstPolicyReport
@@ -277,8 +277,8 @@ async def test_a_solver_that_promises_what_is_not_there_oversells_nothing(here: 
         await here.broker.submit(user, wish(count=3))
     honest = here.broker.solve
 
-    def liar(problem: Problem) -> Solution:
-        alone = honest(replace(problem, asks=problem.asks[:1]))
+    def liar(problem: Problem, **how: Any) -> Solution:
+        alone = honest(replace(problem, asks=problem.asks[:1]), **how)
         placement = next(iter(alone.placements.values()))
         return replace(alone, placements={ask.id: placement for ask in problem.asks}, unplaced={})
 
@@ -295,10 +295,10 @@ async def test_a_request_that_breaks_the_solver_stops_no_other(here: World) -> N
     made = [await here.broker.submit(user, wish(count=1, priority=7 if n == 2 else 0)) for n in range(5)]
     honest = here.broker.solve
 
-    def fragile(problem: Problem) -> Solution:
+    def fragile(problem: Problem, **how: Any) -> Solution:
         if any(ask.priority == 7 for ask in problem.asks):
             raise AssertionError("on purpose")
-        return honest(problem)
+        return honest(problem, **how)
 
     here.broker.solve = fragile
     with capture_logs() as said:
@@ -506,7 +506,7 @@ async def test_racing_requests_never_overspend_a_budget(here: World) -> None:
         grants, _ = here.broker.sort_out([request], plan, snapshot)
         done = await here.store.write(partial(_committed, here, grants, snapshot))
         lost += done.lost
-        snapshot = replace(snapshot, taken=snapshot.taken | set(grants[0].choice.refs))
+        snapshot = snapshot.without(grants[0].choice.refs)
     assert lost == [opened[1].id]
     assert (await here.broker.burst_policy(user, "a", "nights")).status.spend.committed == 16_000_000
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from broker.wire.base import price
@@ -26,7 +27,11 @@ DEVICES = 500
 """In every cluster."""
 TENANTS = tuple(f"tenant-{number}" for number in range(10))
 BORROWERS = tuple(f"home-{number:02d}" for number in range(20))
-REGIONS = tuple(f"{where}-{number}" for where in ("eu-west", "eu-north", "us-east", "us-west", "ap-south", "sa-east") for number in (1, 2))  # fmt: skip
+REGIONS = tuple(
+    f"{where}-{number}"
+    for where in ("eu-west", "eu-north", "us-east", "us-west", "ap-south", "sa-east")
+    for number in (1, 2)
+)
 PROVIDERS = ("own", "aws", "gcp", "azure", "nebius", "lambda", "ovh", "scaleway")
 SIZES = (1, 1, 1, 2, 2, 4, 4, 8, 8, 8, 16, 16, 32, 64)
 
@@ -82,7 +87,7 @@ def _offers(number: int, rng: random.Random) -> list[AdvertisedOffer]:
 def _parts(rng: random.Random, whole: int, count: int) -> list[int]:
     cuts = sorted(rng.sample(range(1, whole // 20), count - 1)) if count > 1 else []
     edges = [0, *(cut * 20 for cut in cuts), whole]
-    return [after - before for before, after in zip(edges, edges[1:], strict=False)]
+    return [after - before for before, after in pairwise(edges)]
 
 
 def _offer(
@@ -243,6 +248,7 @@ def _with(body: Object, **fields: Any) -> Object:
     return {name: value for name, value in changed.items() if value is not None}
 
 
+_THEIRS = f'device.attributes["{NVIDIA}"]'
 _SPOILED: Sequence[tuple[str, Any]] = (
     ("cap", lambda body: _with(body, price_cap={"amount": "0.05"})),
     ("total-cap", lambda body: _with(body, total_cap={"amount": "0.01"})),
@@ -250,13 +256,13 @@ _SPOILED: Sequence[tuple[str, Any]] = (
     ("node", lambda body: _with(body, devices={"count": 24, "same_node": True})),
     ("region", lambda body: _with(body, where={"regions": ["mars-1"]})),
     ("duration", lambda body: _with(body, policy=None, price_cap={"amount": "9.00"}, duration="96h")),
-    ("selector", lambda body: _with(body, devices={"selector": f'device.attributes["{NVIDIA}"].productName == "A900"'})),
+    ("selector", lambda body: _with(body, devices={"selector": _THEIRS + '.productName == "A900"'})),
     ("driver", lambda body: _with(body, devices={"driver": "gpu.amd.com"})),
     ("budget", lambda body: _with(body, policy="poor", tiers=None)),
     (
         "confidential",
         lambda body: _with(
-            body, confidential="require", devices={"selector": f'device.attributes["{NVIDIA}"].architecture == "Turing"'}
+            body, confidential="require", devices={"selector": _THEIRS + '.architecture == "Turing"'}
         ),
     ),
 )  # fmt: skip
