@@ -111,7 +111,7 @@ def highs(seconds: float) -> Peer:
         given = model(board)
         if not len(given.pairs):
             return []
-        whole = model_builder.Model()
+        whole = model_builder.Model()  # type: ignore[no-untyped-call]  # the library's
         x = [whole.new_bool_var("") for _ in range(len(given.pairs))]
         for columns, weights, limit in given.rows:
             scale = 1e6 if limit > 10**6 else 1.0

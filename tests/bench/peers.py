@@ -40,7 +40,7 @@ def _take_best(board: Board, room: Room, ask: int, score: Score) -> int | None:
     fit = room.fits(ask)
     if not fit.any():
         return None
-    pair = own.start + int(np.where(fit, score(room, own), -np.inf).argmax())
+    pair: int = own.start + int(np.where(fit, score(room, own), -np.inf).argmax())
     room.take(pair)
     return pair
 

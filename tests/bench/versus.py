@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.bench import versus_federation
+from tests.bench import openb, versus_federation, versus_openb, versus_rolling
 from tests.bench.federation import missing
 from tests.bench.section import Absent, Bench, Figure, Grid, Outcome, Section
 
@@ -51,7 +51,29 @@ def _federation(bench: Bench) -> Part:
     )
 
 
-PARTS: dict[str, Callable[[Bench], Part]] = {"federation": _federation}
+def _openb(bench: Bench) -> Part:
+    if lack := openb.missing():
+        raise Absent(lack)
+    found = versus_openb.run(bench)
+    return Part(
+        grids=[versus_openb.grid(workload, rows) for workload, rows in found],
+        better=[line for workload, rows in found for line in versus_openb.better(workload, rows)],
+        compared=2 * len(found),
+        data=versus_openb.data(found),
+    )
+
+
+def _rolling(bench: Bench) -> Part:
+    settings = versus_rolling.run(bench)
+    return Part(
+        grids=[setting.grid() for setting in settings],
+        better=[line for setting in settings for line in setting.better()],
+        compared=len(settings),
+        data=versus_rolling.data(settings),
+    )
+
+
+PARTS: dict[str, Callable[[Bench], Part]] = {"federation": _federation, "openb": _openb, "rolling": _rolling}
 
 
 def run(bench: Bench) -> Outcome:
@@ -59,7 +81,10 @@ def run(bench: Bench) -> Outcome:
         raise Absent(lack)
     if unknown := bench.parts - PARTS.keys():
         raise Absent(f"there is no part {sorted(unknown)[0]!r}; there are: {', '.join(PARTS)}")
-    figures, grids, data, named = [], [], {}, []
+    figures: list[Figure] = []
+    grids: list[Grid] = []
+    data: dict[str, Any] = {}
+    named: list[str] = []
     for name, part in PARTS.items():
         if bench.parts and name not in bench.parts:
             continue
