@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Protocol
 
@@ -99,24 +99,26 @@ class Stall:
     shelf: Shelf
     group: Group | None
     """None for an offer that the optimizer can't count with, such as one at an absurd price: nobody gets it."""
+    plain: Group | None
+    """The same without its nodes: who doesn't ask for one node need not have them looked at one by one."""
 
     @classmethod
     def of(cls, shelf: Shelf) -> Stall:
         try:
-            return cls(shelf, _group(shelf))
+            group = _group(shelf)
         except BadProblem:
-            return cls(shelf, None)
+            return cls(shelf, None, None)
+        return cls(shelf, group, replace(group, per_node=()))
 
 
 class Stock(Mapping[str, Shelf]):
     """All that may be had in one round, by offer; a shelf is copied before the first is taken from it."""
 
     def __init__(self, stalls: Iterable[Stall]) -> None:
-        of = {stall.shelf.lot.id: stall for stall in stalls if stall.group is not None}
-        self._shelves = {name: stall.shelf for name, stall in of.items()}
+        self._stalls = {stall.shelf.lot.id: stall for stall in stalls if stall.group is not None}
+        self._shelves = {name: stall.shelf for name, stall in self._stalls.items()}
         self._own: set[str] = set()
-        self.groups = tuple(stall.group for stall in of.values() if stall.group is not None)
-        self._by_price = sorted((stall.shelf.lot.price_micros, name) for name, stall in of.items())
+        self._by_price = sorted((stall.shelf.lot.price_micros, name) for name, stall in self._stalls.items())
         self._up_to: dict[int, frozenset[str]] = {}
 
     def __getitem__(self, offer: str) -> Shelf:
@@ -127,6 +129,15 @@ class Stock(Mapping[str, Shelf]):
 
     def __len__(self) -> int:
         return len(self._shelves)
+
+    def groups(self, wants: Iterable[Want]) -> tuple[Group, ...]:
+        """As the optimizer sees them, with their nodes where one of these needs to know."""
+        single = [want.matched for want in wants if want.same_node]
+        every = None in single
+        seated = frozenset[str]().union(*(matched for matched in single if matched is not None))
+        both = ((stall, every or name in seated) for name, stall in self._stalls.items())
+        chosen = (stall.group if nodes else stall.plain for stall, nodes in both)
+        return tuple(group for group in chosen if group is not None)
 
     def to_take_from(self, offer: str) -> Shelf:
         """This round's own."""
@@ -154,7 +165,7 @@ def problem(wants: Sequence[Want], stock: Stock, budgets: Mapping[str, int]) -> 
     """The optimizer's question."""
     used = {want.budget for want in wants if want.budget is not None}
     return Problem(
-        groups=stock.groups,
+        groups=stock.groups(wants),
         asks=tuple(_ask(want, stock) for want in wants),
         budgets=tuple(Budget(id=name, remaining_micros=max(0, min(budgets[name], MAX_MONEY))) for name in sorted(used)),
     )

@@ -61,7 +61,7 @@ class Requests(Placing):
 
         request, snapshot, policies, spent = await self.store.read(look)
         request = replace(request, id=self.ids("quo"))
-        plan = await self.thought([request], snapshot, policies, spent)
+        plan = await self.quoted(request, snapshot, policies, spent)
         if plan is not None and plan.choices:
             placement = self._placement(plan.choices[0], plan, snapshot)
             answer = replace(request, state=RequestState.PLACED, placement=placement)

@@ -8,7 +8,7 @@ answer, or a very late one, is worse than «no». A quote is the same thought wi
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -17,6 +17,7 @@ from typing import Any
 import structlog
 
 from broker.domain import placing
+from broker.domain.errors import Overloaded
 from broker.domain.offer import Policy
 from broker.domain.placing import Plan, Want
 from broker.domain.request import Request
@@ -38,25 +39,59 @@ THINK_S = 0.25
 """How long one solve may look for better plans; the plan it has then is the answer. Who waits counts in seconds."""
 OVERDUE_S = 5.0
 """A solve that hasn't come back by then is given up."""
+QUOTES = 32
+"""Most quotes that wait at a time: the last of them is answered in a second or so, and who comes then is told no."""
 TRIES = 3
 """A request for which alone the solver failed so often is refused."""
 MOST_ALTERNATIVES, LEAST_ALTERNATIVES, ALTERNATIVES = 20, 4, 2_000
 """How many other offers a placement tells about: for one request, for each of many, and for all of them together."""
-THREADS = 4
-"""Solves at a time; one that hangs keeps its thread."""
+
+
+class NotStarted(Exception):
+    """It waited for others all the time it had."""
+
+
+class Lane:
+    """A thread that does one thing after the other; where one of them never ends, another thread goes on."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix=name)
+
+    async def run(self, work: Callable[[], Plan]) -> Plan:
+        """``TimeoutError`` when it takes longer than ``OVERDUE_S``, ``NotStarted`` when it had not even begun."""
+        pool = self._pool
+        future = pool.submit(work)
+        try:
+            async with asyncio.timeout(OVERDUE_S):
+                return await asyncio.wrap_future(future)
+        except TimeoutError:
+            if future.cancelled():
+                raise NotStarted from None
+            if self._pool is pool:
+                pool.shutdown(wait=False)
+                self._pool = ThreadPoolExecutor(1, thread_name_prefix=self._name)
+            raise
+
+    def close(self) -> None:
+        self._pool.shutdown(wait=False, cancel_futures=True)
 
 
 class Thinking(Moves):
     def __init__(self, **parts: Any) -> None:
         super().__init__(**parts)
-        self._thinkers = ThreadPoolExecutor(THREADS, thread_name_prefix="solve")
+        # One thread each, so that a round waits for one quote at most.
+        self._rounds, self._quotes = Lane("rounds"), Lane("quotes")
         self._failures: Kept[str, int] = Kept(10_000)
         """Request → how often the solver failed on it alone."""
+        self._asking = 0
+        """Quotes that are being thought about, or wait for it."""
         self._last: Solution | None = None
         """Of the round before: what is still open of it, and its prices."""
 
     async def stop(self) -> None:
-        self._thinkers.shutdown(wait=False, cancel_futures=True)
+        self._rounds.close()
+        self._quotes.close()
         await super().stop()
 
     # --- look ------------------------------------------------------------------------------------------------------
@@ -91,13 +126,32 @@ class Thinking(Moves):
         spent: Mapping[str, int],
     ) -> Plan | None:
         """A plan for these, or None when thinking about them fails or takes far too long."""
-        work = partial(self.plan, asked, snapshot, policies, spent)
         try:
-            async with asyncio.timeout(OVERDUE_S):
-                return await asyncio.get_running_loop().run_in_executor(self._thinkers, work)
+            return await self._rounds.run(partial(self.plan, asked, snapshot, policies, spent))
         except Exception:
             _log.exception("solve failed", requests=[request.id for request in asked][:20])
             return None
+
+    async def quoted(
+        self,
+        asked: Request,
+        snapshot: Snapshot,
+        policies: Mapping[tuple[str, str], Policy],
+        spent: Mapping[str, int],
+    ) -> Plan | None:
+        """As ``thought``, for one that is only asked about; ``Overloaded`` when too many others are."""
+        if self._asking >= QUOTES:
+            raise Overloaded
+        self._asking += 1
+        try:
+            return await self._quotes.run(partial(self.plan, [asked], snapshot, policies, spent))
+        except NotStarted:
+            raise Overloaded from None
+        except Exception:
+            _log.exception("quote failed")
+            return None
+        finally:
+            self._asking -= 1
 
     def plan(
         self,

@@ -23,7 +23,7 @@ import uvloop
 from sqlalchemy import create_engine, func, select
 
 from broker.store import tables
-from tests.bench.asking import Asker, Object
+from tests.bench.asking import Asker, Object, Refused
 from tests.bench.figures import percentile, seconds
 from tests.bench.fleet import Fleet, order
 from tests.bench.grants import _postgres, _sqlite
@@ -55,6 +55,8 @@ class Answers:
     posted: list[float] = field(default_factory=list)
     """Until the POST itself was answered."""
     reasons: Counter[str] = field(default_factory=Counter)
+    busy: int = 0
+    """Told to come back: too many at once."""
     unexplained: int = 0
     """Placed without a placement, or refused without a reason: must stay 0."""
 
@@ -120,7 +122,10 @@ def _outcome(found: Measured, *, name: str, clusters: int, asked: int) -> Outcom
             Figure(f"{what}, p99", seconds(percentile(answers.all, 99)), "< 1 s", percentile(answers.all, 99) < 1)
             for what, answers in phases
         ]
-        + [Figure("rows and events that quotes left", str(sum(found.traces.values())), "0", not found.traces)],
+        + [
+            Figure("rows and events that quotes left", str(sum(found.traces.values())), "0", not found.traces),
+            Figure("quotes told to come back (503)", str(found.quotes.busy), "0", not found.quotes.busy),
+        ],
         grids=[
             Grid(
                 "In detail",
@@ -221,8 +226,14 @@ class Tenant:
 
     async def quote(self, body: Object, into: Answers) -> None:
         began = time.perf_counter()
-        view = await self.asker.post("/v1/quotes", body)
-        into.note(time.perf_counter() - began, view)
+        try:
+            view = await self.asker.post("/v1/quotes", body)
+        except Refused as error:
+            if ": 503: " not in str(error):
+                raise
+            into.busy += 1
+        else:
+            into.note(time.perf_counter() - began, view)
 
 
 async def _measure(world: Members, url: str, broker: int, *, asked: int) -> Measured:
