@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 ARGS   ?=
 
-.PHONY: help demo test lint bench bench-inventory lab controlplanes e2e openapi clean
+.PHONY: help demo test lint bench bench-inventory bench-peers lab controlplanes e2e openapi clean
 
 help:            ## What you can say here
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /  make \1\t/' | expand -t 22
@@ -38,6 +38,9 @@ bench: $(BIN)/.installed-test      ## Measure what README states, on this machin
 
 bench-inventory: $(BIN)/.installed-test ## Only the inventory at 10,000 devices; needs no cluster
 	@$(BIN)/python -m tests.bench inventory $(ARGS)
+
+bench-peers: $(BIN)/.installed-test ## The optimizer beside every peer, SkyPilot included (20 minutes; ARGS=--quick one)
+	@$(BIN)/python -m tests.bench peers $(ARGS)
 
 lab: $(BIN)/.installed-test        ## Two real clusters with real nodes, a broker and both agents, to walk through by hand (as root)
 	@$(BIN)/python -m tests.lab $(ARGS)

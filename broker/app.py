@@ -24,13 +24,13 @@ from broker.domain.errors import Unauthenticated
 from broker.domain.rules import Rules
 from broker.kit.clock import Clock, NewId, new_id, utc_now
 from broker.service.broker import Broker
+from broker.service.solver import SolverGone, SolverProcess
 from broker.settings import Settings
 from broker.store.engine import Store
 from broker.store.migrate import migrate
 from broker.web import malformed
 from broker.web.metrics import Metrics
 from broker.web.site import make_site, open_site
-from optimizer.solve import warm
 
 ADMIN_TOKEN, URL = "admin-token", "url"
 """Files in the data directory: the first token, and where the broker listens."""
@@ -82,11 +82,13 @@ def make_app(
     clock: Clock = utc_now,
     new_id: NewId = new_id,
     died: Died | None = None,
+    solver: SolverProcess | None = None,
 ) -> web.Application:
     """The whole broker as one application: it opens its store when it starts and closes it when it ends.
 
     ``url`` is where it will be reached (the issuer of its leases), ``pin`` that of its CA for join tokens; ``died`` is
-    told the name of a loop that ended by itself, without which the broker must not go on.
+    told the name of a loop that ended by itself, without which the broker must not go on. Without a ``solver`` the
+    optimizer runs in this process.
     """
     metrics = Metrics()
     app = make_site(metrics=metrics, settings=settings, new_id=new_id)
@@ -106,10 +108,13 @@ def make_app(
             rules=rules(settings),
             clock=clock,
             ids=new_id,
+            solve=solver,
         )
         await app[BROKER].start()
-        warming = asyncio.create_task(asyncio.to_thread(warm), name="load the solver")
+        warming = asyncio.create_task(asyncio.to_thread(_load, solver), name="load the solver")
         yield
+        if solver is not None:
+            await asyncio.to_thread(solver.close)
         await asyncio.gather(warming, return_exceptions=True)
         await app[BROKER].stop()
 
@@ -125,9 +130,27 @@ def make_app(
     return app
 
 
+def _load(solver: SolverProcess | None) -> None:
+    """Now, rather than within somebody's first request."""
+    try:
+        if solver is not None:
+            solver.start()
+        else:
+            from optimizer.solve import warm
+
+            warm()
+    except SolverGone:
+        _log.exception("broker.solver_not_started")  # the first round tries again
+
+
 @asynccontextmanager
 async def running(
-    settings: Settings, *, clock: Clock = utc_now, new_id: NewId = new_id, died: Died | None = None
+    settings: Settings,
+    *,
+    clock: Clock = utc_now,
+    new_id: NewId = new_id,
+    died: Died | None = None,
+    solver: SolverProcess | None = None,
 ) -> AsyncIterator[Running]:
     """A broker that answers on its socket for as long as the context lasts.
 
@@ -139,7 +162,9 @@ async def running(
     context = tls.server_context(files) if files is not None else None
     listening = await asyncio.to_thread(_listen, settings)
     url = _url(settings, listening)
-    app = make_app(settings, url=url, pin=files.pin if files else "", clock=clock, new_id=new_id, died=died)
+    app = make_app(
+        settings, url=url, pin=files.pin if files else "", clock=clock, new_id=new_id, died=died, solver=solver
+    )
     runner = web.AppRunner(
         app,
         handle_signals=False,
@@ -184,7 +209,7 @@ async def serve(settings: Settings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, told.set)
     try:
-        async with running(settings, died=died):
+        async with running(settings, died=died, solver=SolverProcess()):
             await told.wait()
     finally:
         for number in (signal.SIGTERM, signal.SIGINT):

@@ -81,7 +81,8 @@ def test_sections_are_found_by_name_and_an_unknown_one_is_refused() -> None:
     every = sections()
     assert {"latency", "burst", "offers", "grants", "memory"} <= {section.name for section in every}
     assert [one.name for one in chosen(every, ["burst"])] == ["burst"]
-    assert chosen(every, []) == every
+    assert chosen(every, []) == [section for section in every if not section.long]
+    assert [one.name for one in chosen(every, ["peers"])] == ["peers"]
     with pytest.raises(LookupError, match="there are: "):
         chosen(every, ["brust"])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -10,9 +11,10 @@ import pytest
 from pydantic import ValidationError
 from structlog.testing import capture_logs
 
-from broker.domain.errors import BadSelector, BadTerms, BudgetExhausted, NotFound, OwnedByObject
+from broker.domain.errors import BadSelector, BadTerms, BudgetExhausted, NotFound, Overloaded, OwnedByObject
 from broker.domain.lease import Lease
-from broker.domain.placing import Lot, Shelf
+from broker.domain.shelf import Lot, Shelf
+from broker.service import thinking
 from broker.service.placing import Grant, Round
 from broker.store.unit import Unit
 from broker.wire.agents import BurstPolicyReport
@@ -277,8 +279,8 @@ async def test_a_solver_that_promises_what_is_not_there_oversells_nothing(here: 
         await here.broker.submit(user, wish(count=3))
     honest = here.broker.solve
 
-    def liar(problem: Problem) -> Solution:
-        alone = honest(replace(problem, asks=problem.asks[:1]))
+    def liar(problem: Problem, **how: Any) -> Solution:
+        alone = honest(replace(problem, asks=problem.asks[:1]), **how)
         placement = next(iter(alone.placements.values()))
         return replace(alone, placements={ask.id: placement for ask in problem.asks}, unplaced={})
 
@@ -295,10 +297,10 @@ async def test_a_request_that_breaks_the_solver_stops_no_other(here: World) -> N
     made = [await here.broker.submit(user, wish(count=1, priority=7 if n == 2 else 0)) for n in range(5)]
     honest = here.broker.solve
 
-    def fragile(problem: Problem) -> Solution:
+    def fragile(problem: Problem, **how: Any) -> Solution:
         if any(ask.priority == 7 for ask in problem.asks):
             raise AssertionError("on purpose")
-        return honest(problem)
+        return honest(problem, **how)
 
     here.broker.solve = fragile
     with capture_logs() as said:
@@ -306,6 +308,85 @@ async def test_a_request_that_breaks_the_solver_stops_no_other(here: World) -> N
     assert {line["event"] for line in said} >= {"solve failed"}
     here.broker.solve = honest
     assert (await here.broker.place()).placed == [made[2].id]
+
+
+async def test_a_request_on_which_the_solver_always_fails_is_refused_and_told_so(here: World) -> None:
+    await pair(here)
+    user = await here.user("team-a")
+    poor = await here.broker.submit(user, wish(priority=7))
+    honest = here.broker.solve
+
+    def fragile(problem: Problem, **how: Any) -> Solution:
+        if any(ask.priority == 7 for ask in problem.asks):
+            raise AssertionError("on purpose")
+        return honest(problem, **how)
+
+    here.broker.solve = fragile
+    with capture_logs():
+        rounds = [await here.broker.place() for _ in range(3)]
+        quoted = await here.broker.quote(user, wish(priority=7))
+    assert [(round_.failed, round_.refused) for round_ in rounds] == [([poor.id], []), ([poor.id], []), ([], [poor.id])]
+    assert [round_.again for round_ in rounds] == [True, True, False], "a failure is tried again soon"
+    for view in (await here.broker.request(user, poor.id), quoted):
+        assert (view.state, why(view)) == (RequestState.REFUSED, {"solver"})
+        assert "failed" in view.message
+
+
+async def test_a_solve_that_never_ends_is_given_up_and_the_others_have_their_answer(
+    here: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await pair(here)
+    user = await here.user("team-a")
+    made = [await here.broker.submit(user, wish(count=1, priority=7 if n == 0 else 0)) for n in range(2)]
+    monkeypatch.setattr(thinking, "OVERDUE_S", 0.2)
+    honest, over = here.broker.solve, threading.Event()
+
+    def stuck(problem: Problem, **how: Any) -> Solution:
+        if any(ask.priority == 7 for ask in problem.asks):
+            over.wait()
+        return honest(problem, **how)
+
+    here.broker.solve = stuck
+    try:
+        with capture_logs():
+            done = await here.broker.place()
+        assert (done.failed, done.placed) == ([made[0].id], [made[1].id])
+    finally:
+        over.set()
+
+
+async def test_quotes_that_cannot_be_answered_soon_are_told_to_come_back(
+    here: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await pair(here)
+    user = await here.user("team-a")
+    monkeypatch.setattr(thinking, "QUOTES", 0)
+    with pytest.raises(Overloaded):
+        await here.broker.quote(user, wish())
+    monkeypatch.undo()
+    assert (await here.broker.quote(user, wish())).state is RequestState.PLACED
+
+
+async def test_what_a_plan_placed_and_the_store_refused_is_where_the_next_plan_starts(here: World) -> None:
+    await pair(here)
+    user = await here.user("team-a")
+    honest = here.broker.solve
+    starts: list[set[str]] = []
+
+    def watched(problem: Problem, *, previous: Solution | None, **how: Any) -> Solution:
+        starts.append(set(previous.placements) if previous is not None else set())
+        return honest(problem, previous=previous, **how)
+
+    here.broker.solve = watched
+    first = await here.broker.submit(user, wish(count=1))
+    opened, snapshot, policies, spent = await here.store.read(here.broker.look)
+    plan = here.broker.plan(opened, snapshot, policies, spent)
+    here.broker.remember(plan, [first.id])
+    await here.broker.submit(user, wish(count=1))
+    await here.broker.place()
+    await here.broker.submit(user, wish(count=1))
+    await here.broker.place()
+    assert starts == [set(), {first.id}, set()], "what was placed for good is nobody's start"
 
 
 async def test_a_grant_that_cannot_be_written_stops_no_other(here: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -506,7 +587,7 @@ async def test_racing_requests_never_overspend_a_budget(here: World) -> None:
         grants, _ = here.broker.sort_out([request], plan, snapshot)
         done = await here.store.write(partial(_committed, here, grants, snapshot))
         lost += done.lost
-        snapshot = replace(snapshot, taken=snapshot.taken | set(grants[0].choice.refs))
+        snapshot = snapshot.without(grants[0].choice.refs)
     assert lost == [opened[1].id]
     assert (await here.broker.burst_policy(user, "a", "nights")).status.spend.committed == 16_000_000
 

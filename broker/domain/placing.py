@@ -1,22 +1,25 @@
 """From what is offered and asked to the optimizer's numbers, and from its answer back to named devices.
 
-The optimizer sees groups and counts (one group per offer); which devices of a group a request gets is decided here, by
-one rule: whole where possible, and on the node that fits tightest, so that large gaps stay large. Everything here is a
-snapshot's arithmetic: whether a device really is free, only the store's constraint knows.
+The optimizer sees groups and counts (one group per offer); which devices of a group a request gets, ``shelf`` decides.
+Shelves and groups of offers that did not change are the same objects from round to round: only what is taken from is
+copied. Everything here is a snapshot's arithmetic: whether a device really is free, only the store's constraint knows.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
+from typing import Protocol
 
+from broker.domain.shelf import Lot, Shelf
 from optimizer.problem import (
     MAX_DURATION,
     MAX_MONEY,
     MAX_PRICE,
     Ask,
+    BadProblem,
     Budget,
     Confidential,
     Group,
@@ -25,32 +28,13 @@ from optimizer.problem import (
 )
 from optimizer.solution import Placement, Solution
 
-Solve = Callable[[Problem], Solution]
 
+class Solve(Protocol):
+    """The optimizer (``optimizer.solve.solve``), or whatever stands in for it."""
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Lot:
-    """One offer as the placing sees it, with every advertised device."""
-
-    id: str
-    cluster: str
-    tenant: str
-    """The lender's."""
-    kind: str
-    driver: str
-    price_micros: int
-    """µUSD per device-hour."""
-    min_duration_s: int
-    max_duration_s: int
-    allowed_tenants: frozenset[str] | None
-    region: str
-    provider: str
-    confidential: bool
-    """Declared, not proved."""
-    unit: int
-    """Devices that are only lent together, all in one node."""
-    devices: tuple[tuple[str, str | None], ...]
-    """(reference, node), as advertised, sorted."""
+    def __call__(
+        self, problem: Problem, /, *, time_limit_s: float, alternatives: int, previous: Solution | None
+    ) -> Solution: ...
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -87,98 +71,6 @@ class Want:
     """Device references and lot ids that failed this request before."""
 
 
-@dataclass(slots=True)
-class Shelf:
-    """What is free of one lot, node by node; placements take from it."""
-
-    lot: Lot
-    nodes: dict[str, list[str]]
-    """Node → free device references, sorted; nodes in order of name. Devices of no node stand for themselves."""
-
-    @classmethod
-    def of(cls, lot: Lot, taken: AbstractSet[str]) -> Shelf:
-        nodes: dict[str, list[str]] = {}
-        alone: dict[str, list[str]] = {}
-        for ref, node in lot.devices:
-            if ref in taken:
-                continue
-            if node is None:
-                # Where nobody said which node, nothing may be assumed to share one.
-                alone[f"device {ref}"] = [ref]
-            elif node in nodes:
-                nodes[node].append(ref)
-            else:
-                nodes[node] = [ref]
-        return cls(lot, dict(sorted(alone.items())) | {f"node {node}": nodes[node] for node in sorted(nodes)})
-
-    @property
-    def units(self) -> tuple[int, ...]:
-        """Lendable units of every node."""
-        if self.lot.unit == 1:
-            return tuple(len(refs) for refs in self.nodes.values())
-        return tuple(len(refs) // self.lot.unit for refs in self.nodes.values())
-
-    def free(self) -> int:
-        """Devices that may be lent, in whole units."""
-        return sum(self.units) * self.lot.unit
-
-    def largest(self) -> int:
-        """The most devices that may be lent in one node."""
-        return max(self.units, default=0) * self.lot.unit
-
-    def without(self, refs: AbstractSet[str]) -> Shelf:
-        kept = {node: [ref for ref in mine if ref not in refs] for node, mine in self.nodes.items()}
-        return Shelf(self.lot, kept)
-
-    def take(
-        self,
-        units: int,
-        *,
-        same_node: bool,
-        at: Sequence[tuple[int, int]] = (),
-        without: AbstractSet[str] = frozenset(),
-    ) -> list[str] | None:
-        """References of ``units`` units, removed from the shelf; None (and nothing removed) when there aren't enough.
-
-        ``at``: (index of node, units), as the optimizer chose; followed where these nodes still have them.
-        """
-        view = self.without(without) if without else self
-        plan = self._at(view, at) or _tightest(view, units, same_node=same_node)
-        if plan is None:
-            return None
-        taken = [ref for node, count in plan for ref in view.nodes[node][: count * self.lot.unit]]
-        gone = set(taken)
-        for node, _ in plan:
-            self.nodes[node] = [ref for ref in self.nodes[node] if ref not in gone]
-        return sorted(taken)
-
-    @staticmethod
-    def _at(view: Shelf, at: Sequence[tuple[int, int]]) -> list[tuple[str, int]] | None:
-        names, units = list(view.nodes), view.units
-        if at and all(index < len(names) and units[index] >= count for index, count in at):
-            return [(names[index], count) for index, count in at]
-        return None
-
-
-def _tightest(shelf: Shelf, units: int, *, same_node: bool) -> list[tuple[str, int]] | None:
-    """One node that fits tightest; else few nodes: the largest first, and the tightest for what remains."""
-    free = dict(zip(shelf.nodes, shelf.units, strict=True))
-    plan: list[tuple[str, int]] = []
-    while units:
-        fitting = [node for node, count in free.items() if count >= units]
-        if fitting:
-            return [*plan, (min(fitting, key=lambda node: free[node]), units)]
-        if same_node or not free:
-            return None
-        node = max(free, key=lambda name: free[name])
-        count = free.pop(node)
-        if count == 0:
-            return None
-        plan.append((node, count))
-        units -= count
-    return plan
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Choice:
     """What one request gets."""
@@ -200,29 +92,86 @@ class Plan:
     """Placed by the optimizer, but what the request excludes left too few devices: to be tried again."""
 
 
-def shelves(lots: Iterable[Lot], taken: AbstractSet[str]) -> dict[str, Shelf]:
-    """What is free of every lot. A price beyond what the optimizer can count is no offer."""
-    return {lot.id: Shelf.of(lot, taken) for lot in lots if lot.price_micros <= MAX_PRICE}
+@dataclass(frozen=True, slots=True)
+class Stall:
+    """What is free of one offer, and the same as the optimizer sees it; shared, so never taken from."""
+
+    shelf: Shelf
+    group: Group | None
+    """None for an offer that the optimizer can't count with, such as one at an absurd price: nobody gets it."""
+    plain: Group | None
+    """The same without its nodes: who doesn't ask for one node need not have them looked at one by one."""
+
+    @classmethod
+    def of(cls, shelf: Shelf) -> Stall:
+        try:
+            group = _group(shelf)
+        except BadProblem:
+            return cls(shelf, None, None)
+        return cls(shelf, group, replace(group, per_node=()))
 
 
-def plan(wants: Sequence[Want], stock: Mapping[str, Shelf], budgets: Mapping[str, int], solve: Solve) -> Plan:
+class Stock(Mapping[str, Shelf]):
+    """All that may be had in one round, by offer; a shelf is copied before the first is taken from it."""
+
+    def __init__(self, stalls: Iterable[Stall]) -> None:
+        self._stalls = {stall.shelf.lot.id: stall for stall in stalls if stall.group is not None}
+        self._shelves = {name: stall.shelf for name, stall in self._stalls.items()}
+        self._own: set[str] = set()
+        self._by_price = sorted((stall.shelf.lot.price_micros, name) for name, stall in self._stalls.items())
+        self._up_to: dict[int, frozenset[str]] = {}
+
+    def __getitem__(self, offer: str) -> Shelf:
+        return self._shelves[offer]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._shelves)
+
+    def __len__(self) -> int:
+        return len(self._shelves)
+
+    def groups(self, wants: Iterable[Want]) -> tuple[Group, ...]:
+        """As the optimizer sees them, with their nodes where one of these needs to know."""
+        single = [want.matched for want in wants if want.same_node]
+        every = None in single
+        seated = frozenset[str]().union(*(matched for matched in single if matched is not None))
+        both = ((stall, every or name in seated) for name, stall in self._stalls.items())
+        chosen = (stall.group if nodes else stall.plain for stall, nodes in both)
+        return tuple(group for group in chosen if group is not None)
+
+    def to_take_from(self, offer: str) -> Shelf:
+        """This round's own."""
+        if offer not in self._own:
+            self._shelves[offer] = self._shelves[offer].copy()
+            self._own.add(offer)
+        return self._shelves[offer]
+
+    def up_to(self, price_micros: int) -> frozenset[str]:
+        """Offers that cost at most so much; one set for all who can pay for the same ones."""
+        count = bisect_right(self._by_price, price_micros, key=lambda each: each[0])
+        if count not in self._up_to:
+            self._up_to[count] = frozenset(name for _, name in self._by_price[:count])
+        return self._up_to[count]
+
+
+def plan(wants: Sequence[Want], stock: Stock, budgets: Mapping[str, int], solve: Callable[[Problem], Solution]) -> Plan:
     """Solve everything that is open at once, and pick the devices. ``budgets``: µUSD that may still be spent."""
     asked = problem(wants, stock, budgets)
     solution = solve(asked)
     return picked(wants, stock, asked, solution)
 
 
-def problem(wants: Sequence[Want], stock: Mapping[str, Shelf], budgets: Mapping[str, int]) -> Problem:
+def problem(wants: Sequence[Want], stock: Stock, budgets: Mapping[str, int]) -> Problem:
     """The optimizer's question."""
     used = {want.budget for want in wants if want.budget is not None}
     return Problem(
-        groups=tuple(_group(shelf) for shelf in stock.values()),
+        groups=stock.groups(wants),
         asks=tuple(_ask(want, stock) for want in wants),
         budgets=tuple(Budget(id=name, remaining_micros=max(0, min(budgets[name], MAX_MONEY))) for name in sorted(used)),
     )
 
 
-def picked(wants: Sequence[Want], stock: Mapping[str, Shelf], asked: Problem, solution: Solution) -> Plan:
+def picked(wants: Sequence[Want], stock: Stock, asked: Problem, solution: Solution) -> Plan:
     """Named devices for every placement; ``stock`` is used up by it."""
     choices: list[Choice] = []
     left: set[str] = set()
@@ -231,7 +180,7 @@ def picked(wants: Sequence[Want], stock: Mapping[str, Shelf], asked: Problem, so
         placement = solution.placements.get(want.id)
         if placement is None:
             continue
-        shelf = stock[placement.group]
+        shelf = stock.to_take_from(placement.group)
         # A node index of the optimizer means the node as it was before anything was taken: names don't move.
         refs = shelf.take(placement.units, same_node=want.same_node, at=placement.nodes, without=want.excluded)
         if refs is None:
@@ -261,10 +210,7 @@ def _group(shelf: Shelf) -> Group:
     )
 
 
-def _ask(want: Want, stock: Mapping[str, Shelf]) -> Ask:
-    avoid: frozenset[str] = frozenset()
-    if want.excluded:
-        avoid = frozenset(name for name, shelf in stock.items() if _exhausted(want, shelf))
+def _ask(want: Want, stock: Stock) -> Ask:
     return Ask(
         id=want.id,
         tenant=want.tenant,
@@ -272,7 +218,7 @@ def _ask(want: Want, stock: Mapping[str, Shelf]) -> Ask:
         devices=want.devices,
         duration_s=want.duration_s,
         matched=want.matched,
-        avoid=avoid,
+        avoid=_avoided(want, stock) if want.excluded else frozenset(),
         price_cap_micros=_most(want.limits.price_cap_micros, MAX_PRICE),
         total_cap_micros=_most(want.total_cap_micros, MAX_MONEY),
         clusters=want.limits.clusters,
@@ -297,17 +243,22 @@ def _ask(want: Want, stock: Mapping[str, Shelf]) -> Ask:
     )
 
 
-def _affordable(tier: Limits, stock: Mapping[str, Shelf]) -> frozenset[str] | None:
+def _affordable(tier: Limits, stock: Stock) -> frozenset[str] | None:
     """A tier is for what it can pay: a dearer offer belongs to a later one, the last of which says what is too dear."""
-    if tier.price_cap_micros is None:
-        return None
-    return frozenset(name for name, shelf in stock.items() if shelf.lot.price_micros <= tier.price_cap_micros)
+    return None if tier.price_cap_micros is None else stock.up_to(tier.price_cap_micros)
+
+
+def _avoided(want: Want, stock: Stock) -> frozenset[str]:
+    """Offers the request failed with, or with so many of whose devices that too few are left to try."""
+    lenders = {ref.partition("/")[0] for ref in want.excluded if "/" in ref}
+    return frozenset(
+        name
+        for name, shelf in stock.items()
+        if name in want.excluded or (shelf.lot.cluster in lenders and _exhausted(want, shelf))
+    )
 
 
 def _exhausted(want: Want, shelf: Shelf) -> bool:
-    """The request failed with this lot, or with so many of its devices that too few are left to try."""
-    if shelf.lot.id in want.excluded:
-        return True
     if not any(ref in want.excluded for ref, _ in shelf.lot.devices):
         return False
     rest = shelf.without(want.excluded)

@@ -40,7 +40,7 @@ async def census(broker: Core) -> Census:
         open_requests=requests,
         offers=len(ready),
         devices=sum(snapshot.shelf(name).free() for name in ready),
-        leased_devices=len(snapshot.taken),
+        leased_devices=sum(map(len, snapshot.taken.values())),
         last_seen={
             name: cluster.last_seen_at.timestamp()
             for name, cluster in snapshot.clusters.items()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any, TypeVar
 
 from pydantic import BaseModel
@@ -27,16 +26,14 @@ M = TypeVar("M", bound=BaseModel)
 T = TypeVar("T")
 R = TypeVar("R")
 
-SOLVE_S = 2.0
-"""The longest one solve may take."""
 LONGEST_PAGE = 500
 
 
 def default_solve() -> Solve:
-    """OR-Tools, loaded when first needed."""
+    """The optimizer, loaded when first needed."""
     from optimizer.solve import solve
 
-    return partial(solve, time_limit_s=SOLVE_S)
+    return solve
 
 
 class Core:

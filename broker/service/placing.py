@@ -9,33 +9,29 @@ its request stays open for the next round.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import structlog
 
-from broker.domain import placing
 from broker.domain.errors import BudgetExhausted, DeviceTaken, LenderUnavailable, StaleVersion
 from broker.domain.lease import Lease
-from broker.domain.offer import Policy
-from broker.domain.placing import Choice, Plan, Want
+from broker.domain.placing import Choice, Plan
 from broker.domain.request import Request
 from broker.service import reasons, views
-from broker.service.market import Snapshot
-from broker.service.moves import Moves, about
-from broker.service.translate import budget_id, budget_of, pays, policy_spec, want
+from broker.service.market import DEVICE, Device, Snapshot
+from broker.service.moves import about
+from broker.service.thinking import Thinking
+from broker.service.translate import budget_of, pays, policy_spec
 from broker.store.leases import month_of
 from broker.store.unit import Unit
 from broker.wire.base import price
-from broker.wire.devices import OfferedDevice
 from broker.wire.leases import LeaseBody, LeasedDevice
-from broker.wire.requests import Reason
 
 _log = structlog.stdlib.get_logger(__name__)
 BROKER = "broker"
-AT_ONCE = 20_000
-"""Most requests in one solve; the others wait for the next round, the least urgent last."""
 _LOST = (DeviceTaken, StaleVersion, LenderUnavailable, BudgetExhausted)
 
 
@@ -58,138 +54,83 @@ class Round:
     lost: list[str] = field(default_factory=list)
     """Placed by the plan, refused by the store: still open."""
     refused: list[str] = field(default_factory=list)
+    failed: list[str] = field(default_factory=list)
+    """The solver failed on them: open until it has failed often enough."""
     solver: dict[str, object] = field(default_factory=dict)
 
     @property
     def again(self) -> bool:
         """Somebody is still open who might be served now."""
-        return bool(self.lost)
+        return bool(self.lost or self.failed)
+
+    def add(self, part: Round) -> None:
+        """What came of a part of it."""
+        self.placed += part.placed
+        self.lost += part.lost
+        self.refused += part.refused
 
 
-class Placing(Moves):
+class Placing(Thinking):
     async def place(self) -> Round:
-        """One round over all open requests."""
+        """One round over all open requests; what can't be thought about together, in parts."""
         opened, snapshot, policies, spent = await self.store.read(self.look)
-        if not opened:
-            return Round()
+        done = Round(open=len(opened))
         self.solving = {request.id for request in opened}
+        parts: list[Sequence[Request]] = [opened] if opened else []
         try:
-            plans = await asyncio.to_thread(self._plans, opened, snapshot, policies, spent)
-            sorted_out = [await asyncio.to_thread(self.sort_out, part, plan, snapshot) for part, plan in plans]
-            grants = [grant for some, _ in sorted_out for grant in some]
-            others = [other for _, some in sorted_out for other in some]
-            done = await self.store.write(lambda unit: self.commit(unit, grants, others, snapshot))
+            while parts:
+                part = parts.pop()
+                plan = await self.thought(part, snapshot, policies, spent)
+                if plan is None and len(part) > 1:
+                    half = len(part) // 2
+                    parts += [part[half:], part[:half]]
+                    continue
+                grants, others = await asyncio.to_thread(self.sort_out, part, plan, snapshot)
+                write = partial(self.commit, grants=grants, others=others, snapshot=snapshot)
+                done.add(await self.store.write(write))
+                if plan is None:
+                    done.failed += [request.id for request in part if request.id not in done.refused]
+                    continue
+                done.solver = reasons.solver(plan)
+                done.lost += sorted(plan.left)
+                self.remember(plan, done.lost)
+                if parts:
+                    snapshot = snapshot.without(ref for choice in plan.choices for ref in choice.refs)
         finally:
             self.solving = set()
-        done.open = len(opened)
-        for _, plan in plans:
-            done.solver = reasons.solver(plan)
-            done.lost += sorted(plan.left)
         return done
 
-    # --- look and think --------------------------------------------------------------------------------------------
-
-    def look(self, unit: Unit) -> tuple[list[Request], Snapshot, dict[tuple[str, str], Policy], dict[str, int]]:
-        """All open requests, the market, the burst policies, and what these have spent this month."""
-        opened = unit.requests.open()
-        if len(opened) > AT_ONCE:
-            opened.sort(key=lambda request: -views.capacity_request(request.body).priority)
-            del opened[AT_ONCE:]
-        if not opened:
-            return [], Snapshot(self.now(), {}, {}, set()), {}, {}
-        return opened, self.market.look(unit, now=self.now()), unit.policies.all(), self._spent(unit)
-
-    def _spent(self, unit: Unit) -> dict[str, int]:
-        month = month_of(self.now())
-        return {budget_id(*key): spent for key, spent in unit.leases.spent_by_policy(month).items()}
-
-    def _plans(
-        self,
-        opened: Sequence[Request],
-        snapshot: Snapshot,
-        policies: Mapping[tuple[str, str], Policy],
-        spent: Mapping[str, int],
-    ) -> list[tuple[Sequence[Request], Plan]]:
-        """One plan for all; where that fails, one for each half: what can't be thought about stops nobody else."""
-        try:
-            return [(opened, self.plan(opened, snapshot, policies, spent))]
-        except Exception:
-            _log.exception("solve failed", requests=[request.id for request in opened][:20])
-            if len(opened) == 1:
-                return []
-            half = len(opened) // 2
-            first = self._plans(opened[:half], snapshot, policies, spent)
-            taken = {ref for _, plan in first for choice in plan.choices for ref in choice.refs}
-            rest = replace(snapshot, taken=snapshot.taken | taken)
-            return first + self._plans(opened[half:], rest, policies, spent)
-
-    def plan(
-        self,
-        opened: Sequence[Request],
-        snapshot: Snapshot,
-        policies: Mapping[tuple[str, str], Policy],
-        spent: Mapping[str, int],
-    ) -> Plan:
-        """Think: nothing here touches the store."""
-        stock = placing.shelves(snapshot.lots(), snapshot.taken)
-        lots = [shelf.lot for shelf in stock.values()]
-        wants: list[Want] = []
-        budgets: dict[str, int] = {}
-        for request in opened:
-            if not self._may_borrow(request, snapshot):
-                continue
-            body = views.capacity_request(request.body)
-            policy = policies.get((request.cluster, request.policy)) if request.policy else None
-            if request.policy and not pays(policy):
-                continue
-            spec = None if policy is None else policy_spec(policy.spec)
-            matched = self.market.match(lots, driver=body.devices.driver, selector=body.devices.selector)
-            wanted = want(request, body, spec, matched=matched)
-            if wanted.budget is not None and spec is not None:
-                budgets[wanted.budget] = (budget_of(spec) or 0) - spent.get(wanted.budget, 0)
-            wants.append(wanted)
-        return placing.plan(wants, stock, budgets, self.solve)
-
-    def _may_borrow(self, request: Request, snapshot: Snapshot) -> bool:
-        cluster = snapshot.clusters.get(request.cluster)
-        return cluster is not None and cluster.revoked_at is None and cluster.clock_safe and not cluster.silent
-
     def sort_out(
-        self, opened: Iterable[Request], plan: Plan, snapshot: Snapshot
+        self, opened: Iterable[Request], plan: Plan | None, snapshot: Snapshot
     ) -> tuple[list[Grant], list[tuple[Request, Request]]]:
-        """Who gets what, and what becomes of the others."""
+        """Who gets what, and what becomes of the others. Without a plan nobody gets anything."""
         requests = {request.id: request for request in opened}
-        grants = [
-            Grant(requests.pop(choice.want.id), choice, self._placement(choice, plan, snapshot))
-            for choice in plan.choices
-        ]
+        grants = (
+            []
+            if plan is None
+            else [
+                Grant(requests.pop(choice.want.id), choice, self._placement(choice, plan, snapshot))
+                for choice in plan.choices
+            ]
+        )
         others: list[tuple[Request, Request]] = []
         for request in requests.values():
-            if request.id in plan.left:
+            if plan is not None and request.id in plan.left:
                 continue
-            found, text = self._why(request, plan, snapshot)
+            if plan is None and not self.failed(request):
+                continue
+            found, text = self.why(request, plan, snapshot)
             if request.attempts and request.reasons == "[]" and request.message:
                 text = f"{request.message} Nothing else fits: {text}"[:1_024]
-            if snapshot.at >= request.wait_until:
+            if plan is None or snapshot.at >= request.wait_until:
                 others.append((request, request.refused(reasons=found, message=text, now=self.now())))
             elif found != request.reasons:
                 others.append((request, request.waiting(reasons=found, message=text, now=self.now())))
         return grants, others
 
     def _placement(self, choice: Choice, plan: Plan, snapshot: Snapshot) -> str:
-        return reasons.placement_view(choice, plan, snapshot.shown).model_dump_json()
-
-    def _why(self, request: Request, plan: Plan, snapshot: Snapshot) -> tuple[str, str]:
-        """Reasons as JSON, and the sentences."""
-        refusal = plan.solution.unplaced.get(request.id)
-        if refusal is None:
-            cluster = snapshot.clusters.get(request.cluster)
-            if request.policy and self._may_borrow(request, snapshot):
-                text = f"Burst policy {request.policy} was removed or suspended, so nobody pays for this."
-                return reasons.dump([Reason(reason="policy", detail=text)]), text
-            text = cluster.why if cluster is not None else "The borrower's cluster is not a member any more."
-            return reasons.dump([Reason(reason="borrower", detail=text)]), text
-        return reasons.dump(reasons.reasons(refusal, snapshot.shown)), reasons.message(refusal)
+        view = reasons.placement_view(choice, plan, snapshot.shown)
+        return views.remember_placement(view.model_dump_json(), view)
 
     # --- commit ----------------------------------------------------------------------------------------------------
 
@@ -253,7 +194,7 @@ class Placing(Moves):
         shown = snapshot.shown[choice.lot.id]
         body = views.capacity_request(request.body)
         lease_id = self.ids("lse")
-        devices = [shown.devices[ref] for ref in choice.refs]
+        devices = sorted(choice.refs)
         contract = LeaseBody.model_construct(
             id=lease_id,
             request=request.id,
@@ -261,7 +202,7 @@ class Placing(Moves):
             borrower=request.cluster,
             tenant=request.tenant,
             kind=shown.offer.kind,
-            devices=tuple(_leased(device, fence) for device in sorted(devices, key=lambda each: each.ref(""))),
+            devices=tuple(_leased(shown.devices[ref], fence) for ref in devices),
             price=price(choice.lot.price_micros),
             terms=shown.offer.terms,
             place=shown.offer.place,
@@ -322,6 +263,6 @@ class _Fences:
         return self._next[lender]
 
 
-def _leased(device: OfferedDevice, fence: int) -> LeasedDevice:
-    fields: dict[str, Any] = {name: getattr(device, name) for name in OfferedDevice.model_fields}
+def _leased(device: Device, fence: int) -> LeasedDevice:
+    fields: dict[str, Any] = dict(zip(DEVICE, device, strict=True))
     return LeasedDevice.model_construct(**fields, fence=fence)

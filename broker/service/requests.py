@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import timedelta
 
@@ -15,6 +16,7 @@ from broker.kit.durations import format_duration
 from broker.service import selectors, views
 from broker.service.answers import Page
 from broker.service.core import page_limit, read_cursor
+from broker.service.market import Snapshot
 from broker.service.moves import Move
 from broker.service.placing import Placing
 from broker.service.translate import policy_spec
@@ -52,22 +54,19 @@ class Requests(Placing):
         p.require(REQUEST)
         p.may_speak_for(body.cluster)
         await self._check_selector(body)
-        now = self.now()
-        request, snapshot, policies, spent = await self.store.read(
-            lambda unit: (
-                self._new(unit, p, body),
-                self.market.look(unit, now=now),
-                unit.policies.all(),
-                self._spent(unit),
-            )
-        )
+
+        def look(unit: Unit) -> tuple[Request, Snapshot, Mapping[tuple[str, str], Policy], Mapping[str, int]]:
+            request = self._new(unit, p, body)
+            return request, *self.look_for(unit, [request])
+
+        request, snapshot, policies, spent = await self.store.read(look)
         request = replace(request, id=self.ids("quo"))
-        plan = await asyncio.to_thread(self.plan, [request], snapshot, policies, spent)
-        if plan.choices:
+        plan = await self.quoted(request, snapshot, policies, spent)
+        if plan is not None and plan.choices:
             placement = self._placement(plan.choices[0], plan, snapshot)
             answer = replace(request, state=RequestState.PLACED, placement=placement)
         else:
-            found, text = self._why(request, plan, snapshot)
+            found, text = self.why(request, plan, snapshot)
             answer = replace(request, state=RequestState.REFUSED, reasons=found, message=text)
         text = f"A quote: nothing was reserved. {answer.message}".strip()
         return views.request_view(replace(answer, message=text), None)
@@ -145,12 +144,14 @@ class Requests(Placing):
         if body.policy is not None and policy is None:
             raise NotFound("burst policy", f"{body.cluster}/{body.policy}")
         _check_terms(body, policy)
+        text = body.model_dump_json()
+        views.remember_request(text, body)
         return Request(
             id=self.ids("req"),
             tenant=cluster.tenant,
             cluster=body.cluster,
             policy=body.policy,
-            body=body.model_dump_json(),
+            body=text,
             created_at=now,
             updated_at=now,
             wait_until=now + timedelta(seconds=body.wait),

@@ -1,6 +1,6 @@
 """CEL selectors over what an offer says of its kind; the seam to the truth about devices."""
 
-from functools import lru_cache
+from dataclasses import dataclass
 
 from broker.domain.errors import BadSelector
 from broker.dra import cel
@@ -43,24 +43,39 @@ class Matcher:
     """Which kinds satisfy a request's driver and selector; asked for each pair once."""
 
     def __init__(self) -> None:
-        self._matches = lru_cache(maxsize=65_536)(self._evaluate)
-        self._views: dict[str, DeviceView | None] = {}
+        self._matches: Kept[tuple[str, str | None, str | None], bool] = Kept(65_536)
+        self._views: Kept[str, _Seen] = Kept(4_096)
 
-    def learn(self, key: str, kind: Kind) -> None:
-        """``key`` stands for this kind from now on."""
-        if key not in self._views:
-            self._views[key] = view(kind)
-
-    def __call__(self, key: str, *, driver: str | None, selector: str | None) -> bool:
-        return self._matches(key, driver, selector)
-
-    def _evaluate(self, key: str, driver: str | None, selector: str | None) -> bool:
+    def view(self, key: str, kind: Kind) -> DeviceView | None:
+        """What a selector sees of this kind, which ``key`` stands for; one for all who ask."""
         seen = self._views.get(key)
-        if seen is None or (driver is not None and driver != seen.driver):
-            return False
-        if selector is None:
-            return True
-        try:
-            return cel.compile_selector(selector).matches(seen)
-        except (cel.BadSelector, cel.SelectorError):
-            return False  # to kube-scheduler an error is no answer either
+        if seen is None:
+            seen = _Seen(view(kind))
+            self._views.keep(key, seen)
+        return seen.view
+
+    def __call__(self, key: str, seen: DeviceView | None, *, driver: str | None, selector: str | None) -> bool:
+        asked = key, driver, selector
+        found = self._matches.get(asked)
+        if found is None:
+            found = _evaluate(seen, driver, selector)
+            self._matches.keep(asked, found)
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """So that one that can't be read is remembered, too."""
+
+    view: DeviceView | None
+
+
+def _evaluate(seen: DeviceView | None, driver: str | None, selector: str | None) -> bool:
+    if seen is None or (driver is not None and driver != seen.driver):
+        return False
+    if selector is None:
+        return True
+    try:
+        return cel.compile_selector(selector).matches(seen)
+    except (cel.BadSelector, cel.SelectorError):
+        return False  # to kube-scheduler an error is no answer either

@@ -10,7 +10,6 @@ from typing import Any
 from broker.domain.cluster import Cluster
 from broker.domain.credentials import JoinToken, Token
 from broker.domain.lease import Lease, State
-from broker.domain.placing import Shelf
 from broker.domain.request import DONE, Request, RequestState
 from broker.kit.kept import Kept
 from broker.service.market import Shown, Snapshot
@@ -26,6 +25,9 @@ _bodies: Kept[str, LeaseBody] = Kept(512)
 """Parsed bodies by their text; a text never means anything else. Those of leases that are being made are looked at
 several times within a second; 12 kB each."""
 
+_requests: Kept[str, CapacityRequest] = Kept(2_048)
+_placements: Kept[str, PlacementView] = Kept(1_024)
+
 
 def lease_body(text: str) -> LeaseBody:
     known = _bodies.get(text)
@@ -38,14 +40,27 @@ def remember(text: str, body: LeaseBody) -> LeaseBody:
     return body
 
 
-@lru_cache(maxsize=1_024)
 def capacity_request(text: str) -> CapacityRequest:
-    return CapacityRequest.model_validate_json(text)
+    known = _requests.get(text)
+    return remember_request(text, CapacityRequest.model_validate_json(text)) if known is None else known
 
 
-@lru_cache(maxsize=512)
+def remember_request(text: str, body: CapacityRequest) -> CapacityRequest:
+    _requests.keep(text, body)
+    return body
+
+
 def _placement(text: str) -> PlacementView:
-    return PlacementView.model_validate_json(text)
+    known = _placements.get(text)
+    if known is None:
+        known = PlacementView.model_validate_json(text)
+        remember_placement(text, known)
+    return known
+
+
+def remember_placement(text: str, view: PlacementView) -> str:
+    _placements.keep(text, view)
+    return text
 
 
 @lru_cache(maxsize=1_024)
@@ -122,7 +137,7 @@ def _step(request: Request, lease: Lease | None, *, solving: bool) -> Step:
 
 def offer_view(shown: Shown, snapshot: Snapshot) -> OfferView:
     cluster = snapshot.clusters[shown.lot.cluster]
-    shelf = Shelf.of(shown.lot, snapshot.taken)
+    shelf = snapshot.shelf(shown.row.id)
     return OfferView.model_construct(
         id=shown.row.id,
         cluster=cluster.name,

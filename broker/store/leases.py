@@ -70,6 +70,8 @@ _SAVE = (
 )
 _FREE = update(lease_devices).where(lease_devices.c.lease == bindparam("key")).values(live=False)
 _LIVE_REFS = select(lease_devices.c.ref).where(holds(lease_devices.c.live))
+_LIVE_DEVICES = select(lease_devices.c.lease, lease_devices.c.ref).where(holds(lease_devices.c.live))
+_LIVE_AMONG = _LIVE_DEVICES.where(lease_devices.c.lease.in_(bindparam("ids", expanding=True)))
 _REFS = select(lease_devices.c.ref).where(lease_devices.c.lease == bindparam("i")).order_by(lease_devices.c.ref)
 _OPEN_FOR = _READ.where(
     or_(
@@ -188,6 +190,19 @@ class Leases:
     def live_refs(self) -> set[str]:
         """Every device in a live lease. For offers and plans; what is granted is decided by the constraint alone."""
         return set(self._unit.ask(_LIVE_REFS).scalars())
+
+    def live_devices(self, ids: Iterable[str] | None = None) -> dict[str, list[str]]:
+        """Live lease → its devices; with ``ids`` only of these, where they live."""
+        found: dict[str, list[str]] = {}
+        wanted = None if ids is None else list(ids)
+        parts: Sequence[list[str] | None] = (
+            [None] if wanted is None else [wanted[low : low + 500] for low in range(0, len(wanted), 500)]
+        )
+        for part in parts:
+            rows = self._unit.ask(_LIVE_DEVICES) if part is None else self._unit.ask(_LIVE_AMONG, {"ids": part})
+            for lease, ref in rows:
+                found.setdefault(lease, []).append(ref)
+        return found
 
     def refs(self, lease_id: str) -> list[str]:
         return list(self._unit.ask(_REFS, {"i": lease_id}).scalars())

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 _AFTER = (
     select(events).where(events.c.revision > bindparam("after")).order_by(events.c.revision).limit(bindparam("most"))
 )
+_TOUCHED = select(events.c.revision, events.c.type, events.c.lease, events.c.offer).where(
+    events.c.revision > bindparam("after")
+)
 _FIRST = select(func.coalesce(func.min(events.c.revision), 0))
 _OLD = delete(events).where(
     events.c.at < bindparam("before"),
@@ -37,6 +40,14 @@ class Log:
 
     def after(self, revision: int, *, most: int) -> list[Entry]:
         return [Entry(**row._mapping) for row in self._unit.ask(_AFTER, {"after": revision, "most": most})]
+
+    def touched(self, revision: int) -> tuple[set[str], set[str], bool]:
+        """What changed after ``revision``: leases, offers, and whether anything else did but requests."""
+        rows = self._unit.ask(_TOUCHED, {"after": revision}).all()
+        leases = {row.lease for row in rows if row.lease is not None}
+        offers = {row.offer for row in rows if row.type.startswith("offer.")}
+        others = any(not row.type.startswith(("lease.", "offer.", "request.")) for row in rows)
+        return leases, offers, others
 
     def oldest(self) -> int:
         """The first revision still there; 0 while there is none."""

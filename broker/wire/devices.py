@@ -25,7 +25,12 @@ class DeviceId(Inbound):
 
     def ref(self, cluster: str) -> str:
         """The key of the rule «never in two live leases»."""
-        return f"{cluster}/{self.driver}/{self.pool}/{self.name}"
+        return ref_of(cluster, self.driver, self.pool, self.name)
+
+
+def ref_of(cluster: str, driver: str, pool: str, name: str) -> str:
+    """As ``DeviceId.ref``, for whoever has the parts."""
+    return f"{cluster}/{driver}/{pool}/{name}"
 
 
 class OfferedDevice(DeviceId):

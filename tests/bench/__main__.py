@@ -3,7 +3,8 @@
     python -m tests.bench                       # everything
     python -m tests.bench latency burst         # only these
     python -m tests.bench --quick               # a tenth of it: does everything run?
-    python -m tests.bench --markdown FILE       # the report as Markdown too
+    python -m tests.bench --markdown FILE       # the report as Markdown too; --json FILE with all that was measured
+    python -m tests.bench peers --large         # the long one: ours beside every peer, the largest instances included
 
 Exits 0 when everything was measured, whether targets were met or not: a figure is news, not a verdict.
 """
@@ -23,7 +24,7 @@ from rich.console import Console
 
 import tests.bench
 from tests.bench.machine import machine
-from tests.bench.report import SMOKE, markdown, show, show_machine
+from tests.bench.report import SMOKE, as_json, markdown, show, show_machine
 from tests.bench.section import Absent, Bench, Outcome, Section
 from tests.controlplane.parts import DEFAULT_RELEASE, RELEASES
 
@@ -44,7 +45,7 @@ def chosen(every: Sequence[Section], names: Sequence[str]) -> list[Section]:
     known = {section.name for section in every}
     if unknown := [name for name in names if name not in known]:
         raise LookupError(f"there is no section {unknown[0]!r}; there are: {', '.join(sorted(known))}")
-    return [section for section in every if not names or section.name in names]
+    return [section for section in every if section.name in names or (not names and not section.long)]
 
 
 def main() -> int:
@@ -53,6 +54,9 @@ def main() -> int:
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(f"{one.name}: {one.about}" for one in every))
     parser.add_argument("--quick", action="store_true", help="a tenth of the work: does everything run?")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the report as Markdown, too")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all that was measured as JSON, too")
+    parser.add_argument("--large", action="store_true", help="the instances that take minutes each, too")
+    parser.add_argument("--parts", nargs="+", default=(), metavar="PART", help="only these parts of a section")
     parser.add_argument("--k8s-version", choices=sorted(RELEASES), default=DEFAULT_RELEASE)
     arguments = parser.parse_args()
     try:
@@ -71,7 +75,13 @@ def main() -> int:
     def say(line: str) -> None:
         console.print(f"[dim]{time.monotonic() - began:6.1f} s  {line}[/dim]", highlight=False)
 
-    bench = Bench(quick=arguments.quick, k8s_version=arguments.k8s_version, say=say)
+    bench = Bench(
+        quick=arguments.quick,
+        large=arguments.large,
+        parts=frozenset(arguments.parts),
+        k8s_version=arguments.k8s_version,
+        say=say,
+    )
     with bench.ends:
         for section in asked:
             try:
@@ -88,6 +98,8 @@ def main() -> int:
             show(console, section.name, outcome)
     if arguments.markdown:
         arguments.markdown.write_text(markdown(facts, outcomes, quick=arguments.quick))
+    if arguments.json:
+        arguments.json.write_text(as_json(facts, outcomes, quick=arguments.quick))
     console.print(f"\n{len(outcomes)} of {len(asked)} sections in {time.monotonic() - began:.0f} s")
     return 1 if failed else 0
 

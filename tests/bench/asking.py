@@ -59,6 +59,9 @@ class Asker:
     async def post(self, path: str, body: Object | None = None) -> Any:
         return await self._call("POST", path, body)
 
+    async def put(self, path: str, body: Object) -> Any:
+        return await self._call("PUT", path, body)
+
     async def put_signed(self, path: str, jws: str) -> Any:
         """An agent's signed message."""
         return await self._call("PUT", path, signed=jws)

@@ -38,11 +38,16 @@ def missing() -> str | None:
     return None
 
 
-def federation(*, asks: int, groups: int, load: float = 1.25, budgets: bool = True, seed: int = 0) -> Problem:
-    """One instance; the same arguments give the same instance."""
+def federation(
+    *, asks: int, groups: int, load: float = 1.25, budgets: bool = True, seed: int = 0, in_a_row: bool = False
+) -> Problem:
+    """One instance; the same arguments give the same instance.
+
+    `in_a_row`: the trace's jobs one after another as they came, from a random one on, instead of picked at random.
+    """
     rng = random.Random(f"{asks} {groups} {load} {budgets} {seed}")
     offers = _offers(rng, groups)
-    wanted, durations = _sizes(rng, asks)
+    wanted, durations = _sizes(rng, asks, in_a_row)
     scale = sum(wanted) / load / sum(group.count for group, _ in offers)
     sized = tuple(
         replace(group, count=nodes * 8, per_node=(8,) * nodes)
@@ -90,14 +95,14 @@ def _offers(rng: random.Random, most: int) -> list[tuple[Group, bool]]:
     return offers
 
 
-def _sizes(rng: random.Random, count: int) -> tuple[list[int], list[int]]:
+def _sizes(rng: random.Random, count: int, in_a_row: bool) -> tuple[list[int], list[int]]:
     with gzip.open(DATA / "traces/philly_jobs_first70pct.csv.gz", "rt") as rows:
-        jobs = [
-            (int(row["num_gpus"]), int(float(row["duration"])))
-            for row in csv.DictReader(rows)
-            if int(row["num_gpus"]) > 0 and float(row["duration"]) >= 600
-        ]
-    picked = [rng.choice(jobs) for _ in range(count)]
+        read = [row for row in csv.DictReader(rows) if int(row["num_gpus"]) > 0 and float(row["duration"]) >= 600]
+    if in_a_row:
+        read.sort(key=lambda row: row["timestamp"])
+    jobs = [(int(row["num_gpus"]), int(float(row["duration"]))) for row in read]
+    first = rng.randrange(len(jobs)) if in_a_row else 0
+    picked = [jobs[(first + at) % len(jobs)] if in_a_row else rng.choice(jobs) for at in range(count)]
     sizes = [rng.choice((16, 32, 64, 128)) if rng.random() < 0.1 else min(128, size) for size, _ in picked]
     return sizes, [min(2 * 86_400, seconds) for _, seconds in picked]
 

@@ -1,7 +1,8 @@
-"""How others place, re-implemented on the same pairs and limits: what each decides by, and nothing it is not known for.
+"""How others place, re-implemented: what each decides by, and nothing it is not known for.
 
 All of them are generous readings: each is given the capacity, the budgets and the quotas of this problem, which the
-real one often does not look at, and takes no request for less than it costs. They are not the authors' code.
+real one often does not look at, and a request that does not fit on its first choice takes the next that holds it. They
+are not the authors' code. `exact` has the solvers, `outside` SkyPilot itself; docs/peers.md says whose idea each is.
 """
 
 from __future__ import annotations
@@ -10,109 +11,124 @@ from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 
-from optimizer.cpsat import Effort, Model
-from optimizer.goals import goals
-from optimizer.greedy import Plan, plans
-from optimizer.ledger import Ledger
-from optimizer.pairs import Pairs
+from tests.bench.board import Board, Floats, Room
 
-Peer = Callable[[Pairs], Plan]
-
-
-def _arrival(pairs: Pairs) -> list[int]:
-    return sorted(range(len(pairs.asks)), key=lambda at: pairs.asks[at].created)
+Peer = Callable[[Board], list[int]]
+"""From a board to the chosen pairs."""
+Score = Callable[[Room, slice], Floats]
+"""How good each pair of one ask is now; the highest that fits is taken."""
 
 
-def _fill(pairs: Pairs, order: Iterable[int], score: Callable[[Ledger, range], np.ndarray]) -> Plan:  # type: ignore[type-arg]  # any numbers
-    ledger = Ledger(pairs)
-    plan: dict[int, int | None] = {}
-    for ask in order:
-        own = pairs.of(ask)
-        if len(own):
-            fit = ledger.fits(ask, slice(own.start, own.stop))
-            best = own.start + int(np.where(fit, score(ledger, own), -np.inf).argmax())
-            if fit[best - own.start]:
-                plan[best] = ledger.take(best)
-    return plan
+def arrival(board: Board) -> list[int]:
+    """First come, first served."""
+    return sorted(range(len(board.asks)), key=lambda at: (board.asks[at].created, board.asks[at].id))
 
 
-def cheapest(pairs: Pairs) -> Plan:
-    """In order of arrival, each to its cheapest offer: SkyPilot's choice, with capacity given to it."""
-    return _fill(pairs, _arrival(pairs), lambda _, own: -pairs.cost[own.start : own.stop])
+def priority(board: Board) -> list[int]:
+    """kube-scheduler's queue: the highest priority first, then first come."""
+    return sorted(arrival(board), key=lambda at: -board.asks[at].priority)
 
 
-def best_fit(pairs: Pairs) -> Plan:
-    """In order of arrival, to the fullest offer that holds it: kube-scheduler's MostAllocated, among offers."""
-    return _fill(
-        pairs,
-        _arrival(pairs),
-        lambda ledger, own: -ledger.room[pairs.group[own.start : own.stop]].astype(float),
+def fill(board: Board, order: Iterable[int], score: Score) -> list[int]:
+    """One request after another, each to the best that still holds it; nobody is moved."""
+    room = Room(board)
+    return [pair for ask in order if (pair := _take_best(board, room, ask, score)) is not None]
+
+
+def _take_best(board: Board, room: Room, ask: int, score: Score) -> int | None:
+    own = board.of(ask)
+    fit = room.fits(ask)
+    if not fit.any():
+        return None
+    pair: int = own.start + int(np.where(fit, score(room, own), -np.inf).argmax())
+    room.take(pair)
+    return pair
+
+
+def cheapest(board: Board) -> list[int]:
+    """In order of arrival, each to its cheapest offer that still holds it."""
+    return fill(board, arrival(board), _cheap(board))
+
+
+def most_allocated(board: Board) -> list[int]:
+    """kube-scheduler's MostAllocated among offers: the largest share in use afterwards."""
+    return fill(board, priority(board), _packed(board))
+
+
+def least_allocated(board: Board) -> list[int]:
+    """kube-scheduler's LeastAllocated among offers: the largest share still free afterwards."""
+    packed = _packed(board)
+    return fill(board, priority(board), lambda room, own: -packed(room, own))
+
+
+def best_fit(board: Board) -> list[int]:
+    """In order of arrival, to the offer with the fewest units left afterwards."""
+    return fill(
+        board, arrival(board), lambda room, own: (board.units[own] - room.free[board.group[own]]).astype(np.float64)
     )
 
 
-def worst_fit(pairs: Pairs) -> Plan:
-    """In order of arrival, to the emptiest offer: kube-scheduler's LeastAllocated, among offers."""
-    return _fill(
-        pairs, _arrival(pairs), lambda ledger, own: ledger.room[pairs.group[own.start : own.stop]].astype(float)
+def dot_product(board: Board) -> list[int]:
+    """In order of arrival, where demand and what is left point the same way (Tetris); here in one dimension."""
+    return fill(
+        board, arrival(board), lambda room, own: (board.units[own] * room.free[board.group[own]]).astype(np.float64)
     )
 
 
-def dot_product(pairs: Pairs) -> Plan:
-    """In order of arrival, where demand and what is left point the same way; in one dimension, by size × room."""
-    return _fill(
-        pairs,
-        _arrival(pairs),
-        lambda ledger, own: (pairs.units[own.start : own.stop] * ledger.room[pairs.group[own.start : own.stop]]) * 1.0,
-    )
-
-
-def fair_queues(pairs: Pairs) -> Plan:
-    """The tenant with the smallest share next, its requests by priority and arrival, packed tightly: KAI, Volcano."""
-    ledger = Ledger(pairs)
-    plan: dict[int, int | None] = {}
+def fair_queues(board: Board) -> list[int]:
+    """The tenant with the smallest share next, its requests by priority and arrival, packed: KAI, Volcano with DRF."""
+    room, chosen, packed = Room(board), [], _packed(board)
     queues: dict[str, list[int]] = {}
-    for ask in sorted(range(len(pairs.asks)), key=lambda at: (-pairs.asks[at].priority, pairs.asks[at].created)):
-        queues.setdefault(pairs.asks[ask].tenant, []).append(ask)
+    for ask in reversed(priority(board)):
+        queues.setdefault(board.asks[ask].tenant, []).append(ask)
     held = dict.fromkeys(queues, 0)
     while queues:
         tenant = min(queues, key=lambda name: (held[name], name))
-        ask = queues[tenant].pop(0)
-        own = pairs.of(ask)
+        pair = _take_best(board, room, queues[tenant].pop(), packed)
         if not queues[tenant]:
             del queues[tenant]
-        if len(own):
-            fit = ledger.fits(ask, slice(own.start, own.stop))
-            room = -ledger.room[pairs.group[own.start : own.stop]].astype(float)
-            best = own.start + int(np.where(fit, room, -np.inf).argmax())
-            if fit[best - own.start]:
-                plan[best] = ledger.take(best)
-                held[tenant] += int(pairs.devices[best])
-    return plan
+        if pair is not None:
+            chosen.append(pair)
+            held[tenant] += int(board.devices[pair])
+    return chosen
 
 
-def density(name: str) -> Peer:
-    """One of the greedy orders that ours starts from, alone."""
-    return lambda pairs: next(plan for each, plan in plans(pairs) if each == name)
+def density(power: float) -> Peer:
+    """By the best profit ÷ devices ** power, highest first, each to its cheapest that still holds it."""
+
+    def planned(board: Board) -> list[int]:
+        worth = np.full(len(board.asks), -np.inf)
+        for ask in range(len(board.asks)):
+            own = board.of(ask)
+            if own.start < own.stop:
+                worth[ask] = (board.profit[own] / board.devices[own] ** power).max()
+        return fill(board, np.argsort(-worth, kind="stable").tolist(), _cheap(board))
+
+    return planned
 
 
-def direct(seconds: float) -> Peer:
-    """The whole problem to CP-SAT, cold: DCM, Priority Matters."""
+def _cheap(board: Board) -> Score:
+    return lambda room, own: -board.cost[own].astype(np.float64)
 
-    def solved(pairs: Pairs) -> Plan:
-        model = Model(pairs, np.arange(len(pairs)))
-        effort = Effort(seconds=seconds, deterministic=None, seed=0, workers=1)
-        found = model.solve(goals(pairs)[0].coefficient, (), effort)
-        return dict.fromkeys(sorted(found.chosen or ()))
 
-    return solved
+def _packed(board: Board) -> Score:
+    def score(room: Room, own: slice) -> Floats:
+        group = board.group[own]
+        share: Floats = (room.count[group] - room.free[group] + board.units[own]) / np.maximum(1, room.count[group])
+        return share
+
+    return score
 
 
 PEERS: Mapping[str, Peer] = {
     "cheapest first": cheapest,
+    "kube MostAllocated": most_allocated,
+    "kube LeastAllocated": least_allocated,
     "best fit": best_fit,
-    "worst fit": worst_fit,
     "dot product": dot_product,
-    "fair queues, packed": fair_queues,
-    "value by root of devices": density("profit by root of devices"),
-    "value by device": density("profit by device"),
+    "DRF queues, packed": fair_queues,
+    "profit first": density(0.0),
+    "profit by root of devices": density(0.5),
+    "profit by device": density(1.0),
 }
+"""Those that take no time to speak of."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from dataclasses import asdict
 
 from rich.console import Console
 from rich.markup import escape
@@ -57,6 +59,20 @@ def markdown(facts: Facts, outcomes: Sequence[tuple[str, Outcome]], *, quick: bo
         parts.append(_rows(("figure", "measured", "should reach on 2 cores", ""), rows))
         parts += [f"{grid.title}:\n\n{_rows(grid.columns, grid.rows)}" for grid in outcome.grids]
     return "\n\n".join(parts) + "\n"
+
+
+def as_json(facts: Facts, outcomes: Sequence[tuple[str, Outcome]], *, quick: bool = False) -> str:
+    """The whole report as JSON, and what the sections measured beyond it."""
+    sections = {
+        name: {
+            "how": outcome.how,
+            "figures": [asdict(figure) for figure in outcome.figures],
+            "grids": [asdict(grid) for grid in outcome.grids],
+            "data": outcome.data,
+        }
+        for name, outcome in outcomes
+    }
+    return json.dumps({"machine": dict(facts), "quick": quick, "sections": sections}, indent=1) + "\n"
 
 
 def _rows(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

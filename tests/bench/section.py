@@ -48,6 +48,8 @@ class Outcome:
     """What was measured, and how, in a sentence or two: without it no figure means anything."""
     figures: Sequence[Figure]
     grids: Sequence[Grid] = ()
+    data: Any = None
+    """Everything that was measured, as JSON has it, where figures and grids are a digest."""
 
 
 @dataclass
@@ -56,6 +58,10 @@ class Bench:
 
     quick: bool = False
     """Smoke: a tenth of the work; figures are then of no value, and the report says so."""
+    large: bool = False
+    """The instances that take minutes each, too."""
+    parts: frozenset[str] = frozenset()
+    """Of a section that has parts only these; none named: all."""
     k8s_version: str = "1.36"
     say: Callable[[str], None] = print
     """One line about what happens now."""
@@ -85,3 +91,5 @@ class Section:
     about: str
     """One line for the list of sections."""
     run: Callable[[Bench], Outcome]
+    long: bool = False
+    """Takes so long that it runs only where it is named."""
