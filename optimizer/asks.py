@@ -135,7 +135,7 @@ class Ask:
     uninterrupted: bool = False
     """Groups whose lender may reclaim at any time are no answer."""
     restart_micros: int = 0
-    """What one reclaim costs its tenant; with a group's expected reclaims it counts beside the price, and is not paid."""
+    """What one reclaim costs its tenant; by a group's expected reclaims it counts beside the price, and is not paid."""
     tiers: tuple[Tier, ...] = ()
     """In the order in which they are to be tried; none means one tier of everything."""
     same_node: bool = False

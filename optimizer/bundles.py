@@ -76,7 +76,7 @@ def bundled(pairs: Pairs) -> Pairs:
 
 
 def afresh(pairs: Pairs, room: Ints, score: Floats) -> list[Way]:
-    """Ways for requests that may be split, from what is left (units by group, in the first bucket), best score first."""
+    """Ways for requests that may be split, from what is left (units by group, in the first bucket), by score."""
     known = {
         (int(pairs.ask[pair]), int(pairs.form[pair]), int(pairs.bucket[pair]), _shares(pieces))
         for pair, pieces in pairs.several.items()
@@ -100,9 +100,7 @@ def extended(pairs: Pairs, ways: Sequence[Way], *, dropped: Iterable[int] = ()) 
     keep = np.ones(len(pairs), dtype=np.bool_)
     keep[dropped] = False
     new = np.array([_row(pairs, way) for way in ways], dtype=np.int64).reshape(-1, len(NAMES)).T
-    columns = {
-        name: np.concatenate((new[at], getattr(pairs, name)[keep])) for at, name in enumerate(NAMES)
-    }
+    columns = {name: np.concatenate((new[at], getattr(pairs, name)[keep])) for at, name in enumerate(NAMES)}
     order = best_first(columns, pairs.problem.aim)
     place = np.empty(len(order), dtype=np.int64)
     place[order] = np.arange(len(order))
@@ -225,7 +223,7 @@ def _all_ways(hold: Sequence[int], workers: int, most: int) -> Iterator[Shares]:
 
 
 def _good_ways(hold: Sequence[int], workers: int, most: int) -> Iterator[Shares]:
-    """Ways led by each of the first groups in turn: all it holds, or an even part, and the rest from the first others."""
+    """Ways led by each of the first groups in turn: all it holds, or an even part; the rest from the first others."""
     seen = set()
     for lead in range(min(LEADING, len(hold))):
         for count in sorted({min(hold[lead], workers - 1), *(-(-workers // parts) for parts in range(2, most + 1))}):
@@ -296,7 +294,9 @@ def _row(pairs: Pairs, way: Way) -> tuple[int, ...]:
         "loss": _lost(pairs, ask, way),
         "tier": max(0, *(int(ranks[group]) for group in groups)),
         "plain": int(prefers and not all(market.confidential[group] for group in groups)),
-        "slack": sum(max(0, int(market.least_offered((way.bucket, until))[piece.group]) - piece.units) for piece in way.pieces),
+        "slack": sum(
+            max(0, int(market.least_offered((way.bucket, until))[piece.group]) - piece.units) for piece in way.pieces
+        ),
         "form": way.form,
         "bucket": way.bucket,
         "until": until,

@@ -219,7 +219,9 @@ def _later(case: _Case) -> Iterator[Change | None]:
         room = case.ledger.room(span)
         for at in np.flatnonzero(case.only(Why.WINDOW, Why.COUNT, Why.SHARED, Why.NODE) & (case.units <= room)):
             free = replace(case, bucket=bucket, span=span, room=room)
-            field, to = (Field.START_BY, start) if late.end_by_s == ask.end_by_s else (Field.END_BY, start + ask.duration_s)
+            field, to = (
+                (Field.START_BY, start) if late.end_by_s == ask.end_by_s else (Field.END_BY, start + ask.duration_s)
+            )
             if field is Field.END_BY and ask.start_by_s is not None and start > ask.start_by_s:
                 continue
             found = _checked(free, int(at), field, to, late)
@@ -251,9 +253,9 @@ def _split(case: _Case) -> Iterator[Change | None]:
     total = MAX_MONEY if ask.total_cap_micros is None else ask.total_cap_micros
     if left or len(named) <= ask.split or market.problem.rows:
         return
-    if cost <= min(case.money, total) and devices <= case.quota:
-        if not any(reason for group in named for reason in unsuitable(wider, group, start_s=case.start_s)):
-            yield Change(field=Field.SPLIT, to=len(named), group=named[0].id, cost_micros=cost)
+    barred = (reason for group in named for reason in unsuitable(wider, group, start_s=case.start_s))
+    if cost <= min(case.money, total) and devices <= case.quota and not any(barred):
+        yield Change(field=Field.SPLIT, to=len(named), group=named[0].id, cost_micros=cost)
 
 
 def _checked(

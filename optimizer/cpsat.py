@@ -135,10 +135,12 @@ class Model:
         return -(-weight >> shift), most >> shift
 
     def _name_nodes(self, group: int, pieces: Pieces) -> None:
-        free = [self._left.nodes[group].room(node) for node in range(self._nodes_of(group))]
+        free = [self._left.nodes[group].room(node, (0, 1)) for node in range(self._nodes_of(group))]
         held: list[list[Any]] = [[] for _ in free]
         sizes: list[list[int]] = [[] for _ in free]
-        for pair, size, workers in zip(*(each.tolist() for each in (pieces.pairs, pieces.size, pieces.workers)), strict=True):
+        for pair, size, workers in zip(
+            *(each.tolist() for each in (pieces.pairs, pieces.size, pieces.workers)), strict=True
+        ):
             stays = [node for at, node in self._pairs.keeps.get(pair, ()) if at == group]
             places = []
             for node, room in enumerate(free):

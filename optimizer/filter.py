@@ -156,7 +156,8 @@ def judge(market: Market, asks: Sequence[Ask]) -> Verdicts:
     chosen = np.stack(
         [low + unfit[low:high].argmin(axis=0) for low, high in zip(first, [*first[1:], len(those)], strict=True)]
     )
-    return Verdicts(*(np.take_along_axis(each, chosen, axis=0) for each in (why, *table)))
+    table = [np.take_along_axis(each, chosen, axis=0) for each in table]
+    return Verdicts(np.take_along_axis(why, chosen, axis=0), *table)
 
 
 # --- wishes: one row of groups for each distinct one ------------------------------------------------------------------
@@ -210,9 +211,7 @@ def _wishes(market: Market, those: Variants) -> Iterator[tuple[Why, Bools]]:
     )
     yield from wish(Why.TIER, [ask.tiers for ask in each], lambda tiers: market.ranked(tiers)[0] >= 0, ())
     yield from wish(Why.PINNED, [_pinned_to(ask) for ask in each], market.named, None)
-    yield from wish(
-        Why.WINDOW, (those.bucket < 0).tolist(), lambda outside: nobody if outside else everyone, False
-    )
+    yield from wish(Why.WINDOW, (those.bucket < 0).tolist(), lambda outside: nobody if outside else everyone, False)
 
 
 def _pinned_to(ask: Ask) -> frozenset[str] | None:
@@ -228,10 +227,7 @@ def _pinned_to(ask: Ask) -> frozenset[str] | None:
 def _cells(market: Market, those: Variants, row: Ints, group: Ints) -> Cells:
     worker = _pieces(market, those, row, group)
     units = worker if (those.workers == 1).all() else worker * those.workers[row]
-    if (market.unit == 1).all():
-        devices = units
-    else:
-        devices = units * market.unit[group]
+    devices = units if (market.unit == 1).all() else units * market.unit[group]
     hourly = devices * _price(market, those, row, group)
     cost = _paid(hourly, those.duration[row])
     if (fees := _fees(market, those)) is not None:

@@ -3,9 +3,9 @@
 First, whatever the aim: leases that must not be ended go on, and what tenants are guaranteed is placed.
 
 With the aim *priority*, then for each priority from the highest: the weight placed (a request counts its devices
-unless it says otherwise), then whose turn it is (weight × places from the end of the queue). Then, over all: what ending
-running leases costs, tiers in order, confidential where preferred, cost and expected losses, tightness of fit. Who is
-served is thus settled before where, and no request loses its turn because a later one is cheaper.
+unless it says otherwise), then whose turn it is (weight × places from the end of the queue). Then, over all: what
+ending running leases costs, tiers in order, confidential where preferred, cost and expected losses, tightness of fit.
+Who is served is thus settled before where, and no request loses its turn because a later one is cheaper.
 
 With the aim *welfare*, one goal: Σ (value − cost − losses), each tenant's in proportion to what it had lately.
 

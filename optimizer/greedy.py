@@ -116,7 +116,7 @@ def eased(pairs: Pairs, plan: Plan) -> Plan:
 
 
 def _staying(pairs: Pairs) -> tuple[Ledger, dict[int, Seats]]:
-    """A new ledger, and the leases in it that must not be ended: each stays where it is, until something better moves it."""
+    """A new ledger, and in it the leases that must not be ended: each where it is, until something better moves it."""
     ledger = Ledger(pairs)
     plan: dict[int, Seats] = {}
     for pair, seats in pairs.keeps.items():

@@ -101,7 +101,12 @@ class Ledger:
             worker = (
                 pairs.units[which] // want.workers
                 if not want.forms
-                else np.array([pairs.units[pair] // shape(want, int(pairs.form[pair]))[1] for pair in range(which.start, which.stop)])
+                else np.array(
+                    [
+                        pairs.units[pair] // shape(want, int(pairs.form[pair]))[1]
+                        for pair in range(which.start, which.stop)
+                    ]
+                )
             )
             fit &= worker <= self.largest[pairs.group[which]]
         return fit

@@ -1,9 +1,9 @@
 """The limits that some pairs could break together, for the exact solver.
 
 They are the columns of the usage matrix, and rows for nodes besides. Nodes need no variable each: for pieces that want
-one node each, with sizes that divide each other, Σ ⌊size / s⌋ ≤ Σ over nodes ⌊free / s⌋ for each size s is necessary and
-sufficient at one time (``ledger.bind`` is the constructive half of the proof). Where sizes do not divide, or where time
-has several buckets, the rows stay necessary; ``loose`` names the groups whose nodes have to be told apart.
+one node each, with sizes that divide each other, Σ ⌊size / s⌋ ≤ Σ over nodes ⌊free / s⌋ for each size s is necessary
+and sufficient at one time (``ledger.bind`` is the constructive half of the proof). Where sizes do not divide, or where
+time has several buckets, the rows stay necessary; ``loose`` names the groups whose nodes have to be told apart.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from optimizer.groups import least
-from optimizer.problem import MAX_DEVICES, MAX_DURATION, Aim, Ask, Budget, Problem, Quota, Tier
+from optimizer.problem import MAX_DEVICES, MAX_DURATION, Ask, Budget, Problem, Quota, Tier
 
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
@@ -71,7 +71,9 @@ class Market:
         self.ends = np.append(self.starts[1:], ENDLESS)
         self.price = np.stack([column(group.price_at(start) for group in groups) for start in problem.starts], axis=1)
         """Groups × buckets: µUSD per device-hour of what starts there."""
-        self.count = self._profile([(group.count, [(each.at_s, each.units) for each in group.later]) for group in groups])
+        self.count = self._profile(
+            [(group.count, [(each.at_s, each.units) for each in group.later]) for group in groups]
+        )
         """Groups × buckets: units free during all of the bucket."""
         self.first_node = np.concatenate(([0], np.cumsum([len(group.per_node) for group in groups]))).astype(np.int64)
         """Nodes of group i are rows first_node[i]:first_node[i + 1] of ``nodes``."""
@@ -292,4 +294,3 @@ class Market:
 def column(values: Iterable[int]) -> Ints:
     """Whole numbers as an array."""
     return np.fromiter(values, dtype=np.int64)
-

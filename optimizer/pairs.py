@@ -198,7 +198,9 @@ def _part(market: Market, problem: Problem, low: int, high: int) -> dict[str, In
     zero = np.broadcast_to(np.int64(0), row.shape)
     tier = zero
     if any(ask.tiers for ask in asks):
-        ranks = market.gather("tiers", [ask.tiers for ask in those.each()], lambda tiers: np.stack(market.ranked(tiers)))
+        ranks = market.gather(
+            "tiers", [ask.tiers for ask in those.each()], lambda tiers: np.stack(market.ranked(tiers))
+        )
         tier = ranks[:, 0][row, group]
     one = market.buckets == 1
     simple = bool((those.form == 0).all())
@@ -240,5 +242,3 @@ def _joined(parts: list[Ints]) -> Ints:
     if filled and all(part.strides == (0,) for part in filled) and len({int(part[0]) for part in filled}) == 1:
         return np.broadcast_to(filled[0][:1].copy()[0], (sum(len(part) for part in parts),))
     return np.concatenate(parts)
-
-

@@ -176,8 +176,8 @@ class Problem:
         self._check_starts()
         if len(self.asks) * len(self.groups) * len(self.starts) > MAX_PAIRS:
             raise OutOfRange(
-                f"{len(self.asks)} requests against {len(self.groups)} groups at {len(self.starts)} starts are too many "
-                f"at once; their product may be {MAX_PAIRS}. Split them by tenant or by region."
+                f"{len(self.asks)} requests against {len(self.groups)} groups at {len(self.starts)} starts are too "
+                f"many at once; their product may be {MAX_PAIRS}. Split them by tenant or by region."
             )
         for row in self.rows:
             known(f"capacity row {row.id!r}", "group", row.members, groups)

@@ -21,7 +21,7 @@ MAX_ROWS = 100_000
 """Most groups, capacity rows, budgets or quotas in one problem."""
 MAX_ASKS = 100_000
 MAX_PAIRS = 50_000_000
-"""Requests × groups × starts: 20,000 × 2,000 fit, in a few GiB; more is to be split by its caller, by tenant or region."""
+"""Requests × groups × starts: 20,000 × 2,000 fit, in a few GiB; its caller splits what is more, by tenant or region."""
 MAX_STARTS = 64
 """Most moments at which a request may start."""
 MAX_FORMS = 16

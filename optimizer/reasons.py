@@ -146,7 +146,9 @@ def _on_nodes(pairs: Pairs, plan: Plan) -> dict[int, tuple[tuple[tuple[int, int]
     found: dict[int, tuple[tuple[tuple[int, int], ...], ...]] = {}
     low = pairs.market.first_node
     free = {
-        at: pairs.market.nodes[low[at] : low[at + 1], 0].tolist() for at, group in enumerate(pairs.groups) if group.per_node
+        at: pairs.market.nodes[low[at] : low[at + 1], 0].tolist()
+        for at, group in enumerate(pairs.groups)
+        if group.per_node
     }
     for pair, seats in plan.items():
         if not seats:
@@ -165,7 +167,9 @@ def _on_nodes(pairs: Pairs, plan: Plan) -> dict[int, tuple[tuple[tuple[int, int]
         pieces = pairs.pieces(pair)
         # A lease that goes on has its devices already; where nobody said on which nodes, none are named.
         if not plan[pair] and pair not in pairs.keeps and any(piece.group in free for piece in pieces):
-            found[pair] = tuple(spread(free[piece.group], piece.units) if piece.group in free else () for piece in pieces)
+            found[pair] = tuple(
+                spread(free[piece.group], piece.units) if piece.group in free else () for piece in pieces
+            )
     return found
 
 

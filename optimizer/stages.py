@@ -129,7 +129,9 @@ class Stages:
         pairs = self.pairs
         mine = (self.entitled | pairs.must)[pairs.ask]
         rank = np.arange(len(pairs)) - pairs.start[pairs.ask]
-        kept = np.flatnonzero(mine & (rank < GUARANTEED) | np.isin(np.arange(len(pairs)), list(self.search.plan)) & mine)
+        kept = np.flatnonzero(
+            mine & (rank < GUARANTEED) | np.isin(np.arange(len(pairs)), list(self.search.plan)) & mine
+        )
         used, objective, _ = joined(first, len(kept))
         hint = [pair for pair in self.search.plan if mine[pair]]
         found = Model(pairs, kept).solve(objective, hint, replace(self._effort, seconds=self._left() / 3))

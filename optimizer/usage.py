@@ -136,12 +136,10 @@ def usage(
     return Usage(names=limits.names, most=limits.most, matrix=matrix, cells=limits.cells, shared=limits.shared)
 
 
-def _layers(
-    limits: Limits, asks: Sequence[Ask], columns: Mapping[str, Ints], apart: Bools | None
-) -> Iterator[Layer]:
+def _layers(limits: Limits, asks: Sequence[Ask], columns: Mapping[str, Ints], apart: Bools | None) -> Iterator[Layer]:
     market = limits.market
     buckets = market.buckets
-    ask, group, units = columns["ask"], columns["group"], columns["units"]
+    group, units = columns["group"], columns["units"]
     plain = None if apart is None else ~apart
 
     def both(mask: Bools | None) -> Bools | None:
@@ -168,40 +166,49 @@ def _layers(
 def _allowances(limits: Limits, asks: Sequence[Ask], columns: Mapping[str, Ints]) -> Iterator[Layer]:
     """Budgets and quotas; one layer for the first of every ask, one for the second, and so on."""
     market, problem = limits.market, limits.market.problem
-    ask = columns["ask"]
-    start = end = np.zeros(0, dtype=np.int64)
-    timed = market.buckets > 1 or any(each.from_s or each.until_s for each in (*problem.budgets, *problem.quotas))
-    if timed:
+    when = None
+    windows = [(each.from_s, each.until_s) for each in problem.budgets]
+    windows += [(each.from_s, each.until_s) for each in problem.quotas]
+    if market.buckets > 1 or any(window != (0, None) for window in windows):
         start = market.starts[columns["bucket"]]
         most = max((len(each.forms) for each in asks), default=0)
         lasts = np.array([[lasting(each, min(form, len(each.forms))) for form in range(most + 1)] for each in asks])
-        end = start + lasts[ask, columns["form"]]
-    for budget_of, amount, every, is_quota in (
-        (limits.budget, columns["cost"], problem.budgets, False),
-        (limits.quota, columns["devices"], problem.quotas, True),
-    ):
-        if not every:
-            continue
-        lists = [sorted({budget_of[name] for name in (each.quotas if is_quota else each.budgets)}) for each in asks]
-        table = np.full((len(asks), max((len(mine) for mine in lists), default=0)), -1, dtype=np.int64)
-        for at, mine in enumerate(lists):
-            table[at, : len(mine)] = mine
-        first = len(limits.most) - len(every) if is_quota else limits.cells + limits.shared
-        from_s = np.array([each.from_s for each in every], dtype=np.int64)
-        until_s = np.array([_until(each) for each in every], dtype=np.int64)
-        scoped = [(at, each.groups) for at, each in enumerate(every) if getattr(each, "groups", None) is not None]
-        for number in range(table.shape[1]):
-            limit = table[:, number]
-            full = bool((limit >= 0).all()) and not timed and not scoped
-            limit = limit[ask]
-            mask = None if full else limit >= 0
-            if mask is not None:
-                at = np.maximum(limit - first, 0)
-                if timed:
-                    mask &= (end > from_s[at]) & (start < until_s[at]) if is_quota else (start >= from_s[at]) & (start < until_s[at])
-                for which, groups in scoped:
-                    mask &= (at != which) | market.named(groups)[columns["group"]]
-            yield mask, limit, amount
+        when = start, start + lasts[columns["ask"], columns["form"]]
+    budgets = [sorted({limits.budget[name] for name in ask.budgets}) for ask in asks]
+    quotas = [sorted({limits.quota[name] for name in ask.quotas}) for ask in asks]
+    first = limits.cells + limits.shared
+    for number, limit in _by_number(budgets):
+        mask = None if number == 0 and bool((limit >= 0).all()) and when is None else limit[columns["ask"]] >= 0
+        limit = limit[columns["ask"]]
+        if mask is not None and when is not None:
+            at = np.maximum(limit - first, 0)
+            from_s, until_s = _windows(problem.budgets)
+            mask &= (when[0] >= from_s[at]) & (when[0] < until_s[at])
+        yield mask, limit, columns["cost"]
+    first += len(problem.budgets)
+    scoped = [(at, quota.groups) for at, quota in enumerate(problem.quotas) if quota.groups is not None]
+    for number, limit in _by_number(quotas):
+        every = number == 0 and bool((limit >= 0).all()) and when is None and not scoped
+        mask = None if every else limit[columns["ask"]] >= 0
+        limit = limit[columns["ask"]]
+        at = np.maximum(limit - first, 0)
+        if mask is not None and when is not None:
+            from_s, until_s = _windows(problem.quotas)
+            mask &= (when[1] > from_s[at]) & (when[0] < until_s[at])
+        for which, groups in scoped if mask is not None else ():
+            mask &= (at != which) | market.named(groups)[columns["group"]]
+        yield mask, limit, columns["devices"]
+
+
+def _by_number(lists: Sequence[Sequence[int]]) -> Iterator[tuple[int, Ints]]:
+    """The first limit of every ask (−1: none), then the second, and so on."""
+    for number in range(max((len(mine) for mine in lists), default=0)):
+        yield number, np.array([mine[number] if len(mine) > number else -1 for mine in lists], dtype=np.int64)
+
+
+def _windows(limits: Sequence[Budget | Quota]) -> tuple[Ints, Ints]:
+    from_s = np.array([each.from_s for each in limits], dtype=np.int64)
+    return from_s, np.array([_until(each) for each in limits], dtype=np.int64)
 
 
 def _until(limit: Budget | Quota) -> int:
@@ -220,19 +227,19 @@ def _stacked(layers: Sequence[Layer], several: Mapping[int, dict[int, int]], pai
         return csr_array((data.ravel(), indices.ravel(), indptr), shape=(pairs, limits))
     counts = np.zeros(pairs, dtype=np.int64)
     for mask, _, _ in layers:
-        counts += 1 if mask is None else mask
+        counts = counts + (1 if mask is None else mask.astype(np.int64))
     for row, used in several.items():
         counts[row] = len(used)
-    indptr = np.concatenate(([0], np.cumsum(counts)))
-    indices, data = np.empty(indptr[-1], dtype=np.int32), np.empty(indptr[-1], dtype=np.float64)
-    filled = indptr[:-1].copy()
+    ends: Ints = np.concatenate(([0], np.cumsum(counts))).astype(np.int64)
+    indices, data = np.empty(ends[-1], dtype=np.int32), np.empty(ends[-1], dtype=np.float64)
+    filled = ends[:-1].copy()
     for mask, limit, amount in layers:
         rows = np.arange(pairs) if mask is None else np.flatnonzero(mask)
         indices[filled[rows]] = limit[rows]
         data[filled[rows]] = amount[rows]
         filled[rows] += 1
     for row, used in several.items():
-        low, high = int(indptr[row]), int(indptr[row + 1])
+        low, high = int(ends[row]), int(ends[row + 1])
         indices[low:high] = list(used)
         data[low:high] = list(used.values())
-    return csr_array((data, indices, indptr), shape=(pairs, limits))
+    return csr_array((data, indices, ends), shape=(pairs, limits))

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from optimizer.check import rate_of
 from optimizer.pairs import compile_pairs
 from optimizer.problem import Ask, Group, Problem
-from optimizer.solution import Placement
+from optimizer.solution import Part, Placement
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -141,14 +141,15 @@ def placements(board: Board, chosen: Iterable[int]) -> dict[str, Placement]:
         group, units = board.groups[at], int(board.units[pair])
         if ask.id in plan:
             raise AssertionError(f"{ask.id} is placed twice")
-        plan[ask.id] = Placement(
+        part = Part(
             group=group.id,
+            workers=ask.workers,
             units=units,
             devices=int(board.devices[pair]),
             cost_micros=int(board.cost[pair]),
-            price_micros=math.ceil(rate_of(ask, group)),
             nodes=_seats(free[at], units) if at in free else (),
         )
+        plan[ask.id] = Placement(parts=(part,), price_micros=math.ceil(rate_of(ask, group)), duration_s=ask.duration_s)
     return plan
 
 
