@@ -1,7 +1,9 @@
 """News of the log, for everybody in this process who waits for some.
 
 After a commit the writer hands its entries over; what other brokers wrote to the same database is read every 250 ms.
-Whoever watches filters the last few thousand entries in memory; only who is far behind reads the database.
+Whoever watches says about what, and is woken for that alone: with hundreds of watchers, each of whom cares for little,
+waking all of them for everything would be most of what a broker does. Who is a little behind finds the last few
+thousand entries in memory; only who is far behind reads the database.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
+from typing import Literal
 
 from broker.domain.errors import TooOld
 from broker.domain.log import Entry
@@ -21,6 +24,28 @@ POLL_S = 0.25
 _PAGE = 2_000
 
 Hearer = Callable[[list[Entry]], None]
+Topic = tuple[Literal["cluster", "tenant", "offers"], str]
+"""What a watcher cares for: a cluster (on either side), a tenant (on either side), or offers (of all)."""
+
+
+def topics(entry: Entry) -> list[Topic | None]:
+    """All under which an entry is news, some perhaps twice; None stands for those who hear everything."""
+    found: list[Topic | None] = [None]
+    found += [("cluster", name) for name in (entry.cluster, entry.peer) if name is not None]
+    found += [("tenant", name) for name in (entry.tenant, entry.peer_tenant) if name is not None]
+    if entry.offer is not None:
+        found.append(("offers", ""))
+    return found
+
+
+def concerns(entry: Entry, topic: Topic | None) -> bool:
+    """Whether it is news under this topic."""
+    if topic is None:
+        return True
+    sort, name = topic
+    if sort == "cluster":
+        return name in (entry.cluster, entry.peer)
+    return name in (entry.tenant, entry.peer_tenant) if sort == "tenant" else entry.offer is not None
 
 
 class Feed:
@@ -29,7 +54,7 @@ class Feed:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._recent: deque[Entry] = deque(maxlen=REMEMBERED)
-        self._moved = asyncio.Event()
+        self._waiting: dict[Topic | None, list[asyncio.Future[tuple[int, list[Entry]]]]] = {}
         self._hearers: list[Hearer] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._reading: asyncio.Task[None] | None = None
@@ -64,12 +89,36 @@ class Feed:
 
         ``TooOld`` when the log doesn't reach back so far, or not up to there at all (restored from a backup).
         """
+        return (await self.news(revision))[1]
+
+    async def news(self, revision: int, topic: Topic | None = None) -> tuple[int, list[Entry]]:
+        """As ``after``, about one topic alone; with the revision up to which there is no more of it."""
         if revision > self.last:
             await self._read_on()
             if revision > self.last:
                 raise TooOld(revision, self.last)
-        while revision == self.last:
-            await self._moved.wait()
+        while True:
+            if revision == self.last:
+                wait: asyncio.Future[tuple[int, list[Entry]]] = asyncio.get_running_loop().create_future()
+                self._waiting.setdefault(topic, []).append(wait)
+                try:
+                    return await wait
+                except asyncio.CancelledError:
+                    self._forget(topic, wait)
+                    raise
+            entries = await self._since(revision)
+            revision = entries[-1].revision
+            if found := [entry for entry in entries if concerns(entry, topic)]:
+                return revision, found
+
+    def _forget(self, topic: Topic | None, wait: asyncio.Future[tuple[int, list[Entry]]]) -> None:
+        """Whoever waited has gone away."""
+        if wait in (waiting := self._waiting.get(topic, [])):
+            waiting.remove(wait)
+            if not waiting:
+                del self._waiting[topic]
+
+    async def _since(self, revision: int) -> list[Entry]:
         if self._recent and self._recent[0].revision <= revision + 1:
             newest_first: list[Entry] = []
             for entry in reversed(self._recent):
@@ -99,8 +148,15 @@ class Feed:
         self.last = news[-1].revision
         for hearer in self._hearers:
             hearer(news)
-        moved, self._moved = self._moved, asyncio.Event()
-        moved.set()
+        told: dict[Topic | None, list[Entry]] = {}
+        for entry in news if self._waiting else ():
+            for topic in dict.fromkeys(topics(entry)):
+                if topic in self._waiting:
+                    told.setdefault(topic, []).append(entry)
+        for topic, entries in told.items():
+            for wait in self._waiting.pop(topic):
+                if not wait.done():  # cancelled: nobody waits any more
+                    wait.set_result((self.last, entries))
 
     async def _read_on(self) -> None:
         while entries := await self._store.read(self._unheard):

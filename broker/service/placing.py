@@ -32,6 +32,8 @@ from broker.wire.leases import LeaseBody, LeasedDevice
 
 _log = structlog.stdlib.get_logger(__name__)
 BROKER = "broker"
+Others = Sequence[tuple[Request, Request]]
+"""Requests that get nothing: before, and after."""
 _LOST = (DeviceTaken, StaleVersion, LenderUnavailable, BudgetExhausted)
 
 
@@ -65,44 +67,70 @@ class Round:
 
     def add(self, part: Round) -> None:
         """What came of a part of it."""
+        self.open += part.open
         self.placed += part.placed
         self.lost += part.lost
         self.refused += part.refused
+        self.failed += part.failed
+        self.solver = part.solver or self.solver
 
 
 class Placing(Thinking):
     async def place(self) -> Round:
         """One round over all open requests; what can't be thought about together, in parts."""
-        opened, snapshot, policies, spent = await self.store.read(self.look)
-        done = Round(open=len(opened))
-        self.solving = {request.id for request in opened}
-        parts: list[Sequence[Request]] = [opened] if opened else []
         try:
-            while parts:
-                part = parts.pop()
-                plan = await self.thought(part, snapshot, policies, spent)
-                if plan is None and len(part) > 1:
-                    half = len(part) // 2
-                    parts += [part[half:], part[:half]]
-                    continue
-                grants, others = await asyncio.to_thread(self.sort_out, part, plan, snapshot)
-                write = partial(self.commit, grants=grants, others=others, snapshot=snapshot)
-                done.add(await self.store.write(write))
-                if plan is None:
-                    done.failed += [request.id for request in part if request.id not in done.refused]
-                    continue
-                done.solver = reasons.solver(plan)
-                done.lost += sorted(plan.left)
-                self.remember(plan, done.lost)
-                if parts:
-                    snapshot = snapshot.without(ref for choice in plan.choices for ref in choice.refs)
+            try:
+                thought = await self._rounds.run(self._look_and_think)
+            except Exception:
+                _log.exception("solve failed")
+                return await self._place_in_parts()
+            return Round() if thought is None else await self._settle(*thought)
         finally:
             self.solving = set()
+
+    def _look_and_think(self) -> tuple[Sequence[Request], Plan, Sequence[Grant], Others, Snapshot] | None:
+        """All in one thread: on a busy event loop every step between two threads would wait for its turn."""
+        opened, snapshot, policies, spent = self.store.read_here(self.look)
+        if not opened:
+            return None
+        self.solving = {request.id for request in opened}
+        plan = self.plan(opened, snapshot, policies, spent)
+        return opened, plan, *self.sort_out(opened, plan, snapshot), snapshot
+
+    async def _place_in_parts(self) -> Round:
+        opened, snapshot, policies, spent = await self.store.read(self.look)
+        self.solving = {request.id for request in opened}
+        done = Round()
+        parts: list[Sequence[Request]] = [opened] if opened else []
+        while parts:
+            part = parts.pop()
+            plan = await self.thought(part, snapshot, policies, spent)
+            if plan is None and len(part) > 1:
+                half = len(part) // 2
+                parts += [part[half:], part[:half]]
+                continue
+            grants, others = await asyncio.to_thread(self.sort_out, part, plan, snapshot)
+            done.add(await self._settle(part, plan, grants, others, snapshot))
+            if plan is not None and parts:
+                snapshot = snapshot.without(ref for choice in plan.choices for ref in choice.refs)
         return done
 
-    def sort_out(
-        self, opened: Iterable[Request], plan: Plan | None, snapshot: Snapshot
-    ) -> tuple[list[Grant], list[tuple[Request, Request]]]:
+    async def _settle(
+        self, part: Sequence[Request], plan: Plan | None, grants: Sequence[Grant], others: Others, snapshot: Snapshot
+    ) -> Round:
+        """Commit what came of thinking about these."""
+        write = partial(self.commit, grants=grants, others=others, snapshot=snapshot)
+        done = await self.store.write(write)
+        done.open = len(part)
+        if plan is None:
+            done.failed = [request.id for request in part if request.id not in done.refused]
+            return done
+        done.solver = reasons.solver(plan)
+        done.lost += sorted(plan.left)
+        self.remember(plan, done.lost)
+        return done
+
+    def sort_out(self, opened: Iterable[Request], plan: Plan | None, snapshot: Snapshot) -> tuple[list[Grant], Others]:
         """Who gets what, and what becomes of the others. Without a plan nobody gets anything."""
         requests = {request.id: request for request in opened}
         grants = (
@@ -138,7 +166,7 @@ class Placing(Thinking):
         self,
         unit: Unit,
         grants: Sequence[Grant],
-        others: Sequence[tuple[Request, Request]],
+        others: Others,
         snapshot: Snapshot,
     ) -> Round:
         """Write what was decided, as far as it still holds."""

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import structlog
 
@@ -32,6 +32,7 @@ from broker.wire.requests import Reason
 from optimizer.problem import Problem
 from optimizer.solution import Solution
 
+T = TypeVar("T")
 _log = structlog.stdlib.get_logger(__name__)
 AT_ONCE = 20_000
 """Most requests in one solve; the others wait for the next round, the least urgent last."""
@@ -58,7 +59,7 @@ class Lane:
         self._name = name
         self._pool = ThreadPoolExecutor(1, thread_name_prefix=name)
 
-    async def run(self, work: Callable[[], Plan]) -> Plan:
+    async def run(self, work: Callable[[], T]) -> T:
         """``TimeoutError`` when it takes longer than ``OVERDUE_S``, ``NotStarted`` when it had not even begun."""
         pool = self._pool
         future = pool.submit(work)

@@ -16,6 +16,7 @@ from broker.domain.log import Entry
 from broker.service import views
 from broker.service.agents import Agents
 from broker.service.answers import Change
+from broker.service.feed import Topic
 from broker.service.offers import Offers
 from broker.store.unit import Unit
 
@@ -34,8 +35,7 @@ class Watch(Agents, Offers):
             p.require(READ)
         position = self.feed.last if after is None else after
         while True:
-            entries = await self.feed.after(position)
-            position = entries[-1].revision
+            position, entries = await self.feed.news(position, _topic(p, kind))
             if kind == "desired" and any(_given_up(p, entry) for entry in entries):
                 raise WasSilent
             newest = {key: entry for entry in entries if (key := _subject(p, kind, entry)) is not None}
@@ -72,6 +72,15 @@ class Watch(Agents, Offers):
             if shown is not None and self._open_to(p, shown):
                 found[name] = views.offer_view(shown, snapshot)
         return found
+
+
+def _topic(p: Principal, kind: Watched) -> Topic | None:
+    """At least all that can be theirs to see; ``_subject`` looks closer."""
+    if kind == "offers":
+        return "offers", ""
+    if p.cluster is not None:
+        return "cluster", p.cluster
+    return None if p.admin else ("tenant", p.tenant)
 
 
 def _given_up(p: Principal, entry: Entry) -> bool:

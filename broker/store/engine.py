@@ -118,7 +118,7 @@ class Store:
         if self._closing:
             raise ShuttingDown
         context = contextvars.copy_context()
-        return await asyncio.get_running_loop().run_in_executor(self._pool, context.run, self._read, job)
+        return await asyncio.get_running_loop().run_in_executor(self._pool, context.run, self.read_here, job)
 
     async def close(self) -> None:
         """Finish what waits, then let go of the database. Safe to call twice."""
@@ -131,7 +131,8 @@ class Store:
             self._reader.dispose()
             self._base.close()
 
-    def _read(self, job: Job[T]) -> T:
+    def read_here(self, job: Job[T]) -> T:
+        """As ``read``, in the thread that calls it: for those who are in a thread of their own already."""
         with self._reader.connect() as connection:
             return job(Unit(connection))
 
