@@ -57,12 +57,12 @@ def board(problem: Problem) -> Board:
     if problem.rows or any(ask.same_node for ask in problem.asks):
         raise NotUnderstood("the peers' ledger knows neither shared capacity nor requests for one node")
     pairs = compile_pairs(problem)
-    asks = tuple(sorted(problem.asks, key=lambda ask: ask.id))
+    asks = pairs.asks
     value = np.array([ask.value_micros or 0 for ask in asks], dtype=np.int64)
     return Board(
         problem=problem,
         asks=asks,
-        groups=tuple(sorted(problem.groups, key=lambda group: group.id)),
+        groups=pairs.groups,
         ask=pairs.ask,
         group=pairs.group,
         units=pairs.units,
