@@ -26,7 +26,7 @@ from lendmesh.problems.solving import Run, Step
 from lendmesh.problems.tables import money_signed, percent
 from lendmesh.problems.usage import scarcity, usage
 from lendmesh.show import money
-from optimizer.problem import Aim, Problem
+from optimizer.problem import Problem
 from optimizer.solution import Limit
 
 AXIS = 46.0
@@ -88,7 +88,7 @@ def gap(sheet: Sheet, frame: Frame, problem: Problem, run: Run) -> None:
     steps = [step for step in run.steps if step.reached is not None and step.bound is not None]
     if len(steps) < 2:
         _goals(sheet, frame, run)
-    elif problem.aim is Aim.WELFARE:
+    elif len({step.goal for step in steps if step.goal}) == 1 and is_money(steps[0].goal) and steps[0].reached:
         _closing(sheet, frame, steps)
     else:
         _gaps(sheet, frame, steps)

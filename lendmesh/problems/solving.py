@@ -14,7 +14,7 @@ from rich.live import Live
 from rich.text import Text
 
 from lendmesh.problems.answer import dollars, is_money
-from optimizer.problem import Aim, Problem
+from optimizer.problem import Problem
 from optimizer.solution import Solution
 
 LOOK_S = 0.1
@@ -23,10 +23,12 @@ LOOK_S = 0.1
 
 @dataclass(frozen=True)
 class Step:
-    """How far the first goal that is not proved was, at one moment."""
+    """How far a solve was at one moment."""
 
     seconds: float
     stage: str
+    goal: str
+    """The first that was not proved then; empty where all were."""
     reached: int | None
     bound: int | None
 
@@ -110,8 +112,8 @@ class _Task:
             return Text(f"  solving {len(self._problem.asks):,} requests × {len(self._problem.groups):,} offers", "dim")
         last = self.steps[-1]
         line = Text(f"  {last.seconds:5.1f} s  ", "dim")
-        line.append(last.stage)
-        money = self._problem.aim is Aim.WELFARE and is_money("welfare")
+        line.append(f"{last.stage}  {last.goal}")
+        money = is_money(last.goal)
         for word, value in (("reached", last.reached), ("bound", last.bound)):
             if value is not None:
                 line.append(f"  {word} {f'${float(dollars(value)):,.2f}' if money else f'{value:,}'}")
@@ -122,7 +124,7 @@ class _Task:
         return line
 
     def _watch(self, progress: Any) -> None:
-        self.steps.append(Step(progress.seconds, progress.stage, progress.reached, progress.bound))
+        self.steps.append(Step(progress.seconds, progress.stage, progress.goal, progress.reached, progress.bound))
 
     def _seams(self, solve: Callable[..., Solution]) -> dict[str, Any]:
         known, given = inspect.signature(solve).parameters, {}
@@ -130,6 +132,6 @@ class _Task:
             given["watch"] = self._watch
         if "stop" in known:
             stop = importlib.import_module("optimizer.effort").Stop()
-            self._halt = stop.set
+            self._halt = stop.now
             given["stop"] = stop
         return given

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from broker.kit.durations import format_duration
 from lendmesh.grid import Column, Grid
-from lendmesh.problems.answer import dollars, is_money, weakest
+from lendmesh.problems.answer import dollars, helpful, is_money, weakest
 from lendmesh.problems.usage import scarcity, usage
 from lendmesh.show import money
 from optimizer.explain import sentence
@@ -252,7 +252,7 @@ def _because(placed: Placement) -> str:
 
 
 def _smallest(changes: Sequence[Change]) -> str:
-    return f"{sentence(changes[0])} → {changes[0].group}" if changes else "–"
+    return f"{helpful(changes[0])} → {changes[0].group}" if changes else "–"
 
 
 def _left(solution: Solution, group: str) -> str:
