@@ -259,12 +259,14 @@ def _left(solution: Solution, group: str) -> str:
     idle = solution.unused.get(group)
     if idle is None:
         return "–"
-    if idle.cut_micros is not None:
-        return f"{money(idle.cut_micros)} a device-hour too dear"
+    if not idle.asks:
+        return "everybody has what they asked for"
+    if idle.cut_micros:
+        return f"{money_signed(idle.cut_micros)} an hour too dear for those left out"
     if idle.eligible:
-        return f"enough for the {idle.eligible} requests it suits" if idle.asks else "–"
-    worst = max(idle.removed.items(), key=lambda each: each[1], default=(Why(0), 0))
-    return f"suits nobody: {sentence(worst[0])} ({worst[1]} of {idle.asks})" if worst[1] else "nobody asks"
+        return f"would suit {idle.eligible} of {idle.asks} left out, were they alone"
+    bit, count = max(idle.removed.items(), key=lambda each: each[1], default=(Why(0), 0))
+    return f"suits none of {idle.asks} left out: {sentence(bit)} ({count})" if count else "suits none of those left out"
 
 
 def _tier(ask: Ask, placed: Placement) -> str:
