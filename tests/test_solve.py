@@ -183,7 +183,8 @@ def test_limits_hold_over_what_they_are_about(solved: Solved) -> None:
         "offers:\n - {id: a, cluster: x, price: 1, count: 8, spot: true}\n - {id: b, cluster: x, price: 2, count: 8}\n"
         "requests:\n - {id: r, tenant: t, workers: 3, devices: 4, duration: 1h, split: 2}\n"
         " - {id: s, tenant: t, devices: 4, duration: 1h, spot: false}\n"
-        "quotas: [{id: exposure, devices: 4, only: {spot: true}, tenants: t}]\nbudgets: [{id: m, remaining: 8, tenants: t}]"
+        "quotas: [{id: exposure, devices: 4, only: {spot: true}, tenants: t}]\n"
+        "budgets: [{id: m, remaining: 8, tenants: t}]"
     )
     assert where(answer) == {"s": ["b"]}
 
