@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from optimizer.effort import Progress
 
 from lendmesh.cli import run
 from lendmesh.problems import reference
@@ -19,7 +20,7 @@ from lendmesh.problems.building import understand
 from lendmesh.problems.canvas import cut, spans, ticks, wide
 from lendmesh.problems.mistakes import nearest
 from lendmesh.problems.plot import picture
-from lendmesh.problems.solving import Run, Step
+from lendmesh.problems.solving import Run
 from lendmesh.problems.usage import usage
 from optimizer.solve import solve
 
@@ -241,13 +242,13 @@ def test_ctrl_c_ends_it_with_the_best_so_far(tmp_path: Path) -> None:
     budgets = [{"id": f"b{at}", "remaining": 150 + at, "tenants": f"t{at}"} for at in range(9)]
     file.write_text(json.dumps({"aim": "welfare", "offers": offers, "requests": requests, "budgets": budgets}))
     code = (
-        "import os, signal, sys, threading\n"
+        "import os, signal\n"
         "from lendmesh.problems import solving\n"
-        "heard = solving._Task._watch\n"
+        "heard = solving._Task.heard\n"
         "def watch(task, progress):\n"
         "    heard(task, progress)\n"
         "    if len(task.steps) == 2: os.kill(os.getpid(), signal.SIGINT)\n"
-        "solving._Task._watch = watch\n"
+        "solving._Task.heard = watch\n"
         "from lendmesh.cli import main\n"
         f"main(['solve', {str(file)!r}, '--time', '1h', '--out', 'json'])\n"
     )
@@ -261,10 +262,14 @@ def test_ctrl_c_ends_it_with_the_best_so_far(tmp_path: Path) -> None:
 # -- pictures ---------------------------------------------------------------------------------------------------------
 
 
-def drawn(text: str, *, steps: list[Step] | None = None) -> ElementTree.Element:
+def drawn(text: str, *, steps: list[Progress] | None = None) -> ElementTree.Element:
     problem = understand(text)
     found = Run(solution=solve(problem, time_limit_s=20), steps=steps or [])
     return ElementTree.fromstring(picture(problem, found, title="A <title> & more", summary="words"))
+
+
+def heard(seconds: float, goal: str, reached: int, bound: int) -> Progress:
+    return Progress(seconds=seconds, stage="exact", goal=goal, reached=reached, bound=bound)
 
 
 def words_of(svg: ElementTree.Element) -> list[str]:
@@ -289,10 +294,10 @@ def test_several_starts_are_drawn_over_time() -> None:
 
 def test_reached_and_bound_are_drawn_over_the_seconds() -> None:
     text = PRIORITY.replace("\noffers", "\naim: welfare\noffers").replace("duration", "value: 99, duration")
-    steps = [Step(at / 2, "prices", "welfare", 100 + at * 10**6, 200 * 10**6 - at * 10**6) for at in range(10)]
+    steps = [heard(at / 2, "welfare", (100 + at) * 10**6, (200 - at) * 10**6) for at in range(10)]
     lines = {each.get("class") for each in drawn(text, steps=steps).iter(f"{SVG}path")}
     assert {"reached", "bound"} <= lines
-    mixed = [Step(1, "exact", "weight at priority 5", 3, 5), Step(2, "exact", "cost", 10**6, 10**5)]
+    mixed = [heard(1, "weight at priority 5", 3, 5), heard(2, "cost", 10**6, 10**5)]
     lines = {each.get("class") for each in drawn(PRIORITY, steps=mixed).iter(f"{SVG}path")}
     assert "gap" in lines
 

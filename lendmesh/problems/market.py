@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from optimizer.effort import Progress
+
 from lendmesh.problems.answer import is_money
 from lendmesh.problems.canvas import (
     BOUND,
@@ -22,7 +24,7 @@ from lendmesh.problems.canvas import (
     ticks,
     wide,
 )
-from lendmesh.problems.solving import Run, Step
+from lendmesh.problems.solving import Run
 from lendmesh.problems.tables import money_signed, percent
 from lendmesh.problems.usage import scarcity, usage
 from lendmesh.show import money
@@ -94,7 +96,7 @@ def gap(sheet: Sheet, frame: Frame, problem: Problem, run: Run) -> None:
         _gaps(sheet, frame, steps)
 
 
-def _closing(sheet: Sheet, frame: Frame, steps: Sequence[Step]) -> None:
+def _closing(sheet: Sheet, frame: Frame, steps: Sequence[Progress]) -> None:
     reached = [(step.seconds, (step.reached or 0) / 1e6) for step in steps]
     bound = [(step.seconds, (step.bound or 0) / 1e6) for step in steps]
     # The first bound may be a sum of everything asked; what people look at is where the two lines meet.
@@ -117,7 +119,7 @@ def _closing(sheet: Sheet, frame: Frame, steps: Sequence[Step]) -> None:
     sheet.text(frame.right, frame.bottom, "seconds", size=10.5, fill=DIM, anchor="end")
 
 
-def _gaps(sheet: Sheet, frame: Frame, steps: Sequence[Step]) -> None:
+def _gaps(sheet: Sheet, frame: Frame, steps: Sequence[Progress]) -> None:
     """Where goals follow one another, their amounts can't share an axis; their gaps can."""
     points = []
     for step in steps:
@@ -150,7 +152,7 @@ def _goals(sheet: Sheet, frame: Frame, run: Run) -> None:
         sheet.text(frame.left, top, f"and {len(run.solution.goals) - ROWS} goals more", size=11.5, fill=DIM)
 
 
-def _seconds(sheet: Sheet, chart: Frame, steps: Sequence[Step]) -> Scale:
+def _seconds(sheet: Sheet, chart: Frame, steps: Sequence[Progress]) -> Scale:
     across = Scale(0, max(step.seconds for step in steps) or 1, chart.left, chart.right)
     for tick in ticks(0, across.high, 6):
         sheet.text(across(tick), chart.bottom + 15, f"{tick:,.4g}", size=10.5, fill=DIM, anchor="middle")
