@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from optimizer.effort import Progress
 
 from lendmesh.cli import run
 from lendmesh.problems import reference
@@ -22,6 +21,7 @@ from lendmesh.problems.mistakes import nearest
 from lendmesh.problems.plot import picture
 from lendmesh.problems.solving import Run
 from lendmesh.problems.usage import usage
+from optimizer.effort import Progress
 from optimizer.solve import solve
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from optimizer.effort import Progress
-
 from lendmesh.problems.answer import is_money
 from lendmesh.problems.canvas import (
     BOUND,
@@ -28,6 +26,7 @@ from lendmesh.problems.solving import Run
 from lendmesh.problems.tables import money_signed, percent
 from lendmesh.problems.usage import scarcity, usage
 from lendmesh.show import money
+from optimizer.effort import Progress
 from optimizer.problem import Problem
 from optimizer.solution import Limit
 

@@ -6,12 +6,12 @@ import threading
 import time
 from dataclasses import dataclass, field
 
-from optimizer.effort import Progress, Stop
 from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
 from lendmesh.problems.answer import dollars, is_money
+from optimizer.effort import Progress, Stop
 from optimizer.problem import Problem
 from optimizer.solution import Solution
 
