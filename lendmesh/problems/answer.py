@@ -99,6 +99,16 @@ def value_of(change: Change) -> str | int | bool:
     return change.to
 
 
+def helpful(change: Change) -> str:
+    """What would help, with durations as people write them."""
+    at = value_of(change)
+    return {
+        Field.DURATION: f"a duration of {at} instead",
+        Field.START_BY: f"a start as late as {at} from now",
+        Field.END_BY: f"a deadline {at} from now",
+    }.get(change.field) or sentence(change)
+
+
 def _placement(problem: Problem, ask: Ask, placed: Placement) -> PlacementOut:
     groups = {group.id: group for group in problem.groups}
     return PlacementOut(
@@ -164,7 +174,7 @@ def _unplaced(ask: Ask, refusal: Refusal, *, ended: bool) -> UnplacedOut:
                 id=each.id,
                 offer=each.group,
                 cost=dollars(each.cost_micros),
-                detail=sentence(each),
+                detail=helpful(each),
             )
             for each in refusal.changes
         ],

@@ -22,11 +22,12 @@ from lendmesh.problems.canvas import (
     ticks,
     wide,
 )
-from lendmesh.problems.solving import Run, Step
+from lendmesh.problems.solving import Run
 from lendmesh.problems.tables import money_signed, percent
 from lendmesh.problems.usage import scarcity, usage
 from lendmesh.show import money
-from optimizer.problem import Aim, Problem
+from optimizer.effort import Progress
+from optimizer.problem import Problem
 from optimizer.solution import Limit
 
 AXIS = 46.0
@@ -88,13 +89,13 @@ def gap(sheet: Sheet, frame: Frame, problem: Problem, run: Run) -> None:
     steps = [step for step in run.steps if step.reached is not None and step.bound is not None]
     if len(steps) < 2:
         _goals(sheet, frame, run)
-    elif problem.aim is Aim.WELFARE:
+    elif len({step.goal for step in steps if step.goal}) == 1 and is_money(steps[0].goal) and steps[0].reached:
         _closing(sheet, frame, steps)
     else:
         _gaps(sheet, frame, steps)
 
 
-def _closing(sheet: Sheet, frame: Frame, steps: Sequence[Step]) -> None:
+def _closing(sheet: Sheet, frame: Frame, steps: Sequence[Progress]) -> None:
     reached = [(step.seconds, (step.reached or 0) / 1e6) for step in steps]
     bound = [(step.seconds, (step.bound or 0) / 1e6) for step in steps]
     # The first bound may be a sum of everything asked; what people look at is where the two lines meet.
@@ -117,7 +118,7 @@ def _closing(sheet: Sheet, frame: Frame, steps: Sequence[Step]) -> None:
     sheet.text(frame.right, frame.bottom, "seconds", size=10.5, fill=DIM, anchor="end")
 
 
-def _gaps(sheet: Sheet, frame: Frame, steps: Sequence[Step]) -> None:
+def _gaps(sheet: Sheet, frame: Frame, steps: Sequence[Progress]) -> None:
     """Where goals follow one another, their amounts can't share an axis; their gaps can."""
     points = []
     for step in steps:
@@ -150,7 +151,7 @@ def _goals(sheet: Sheet, frame: Frame, run: Run) -> None:
         sheet.text(frame.left, top, f"and {len(run.solution.goals) - ROWS} goals more", size=11.5, fill=DIM)
 
 
-def _seconds(sheet: Sheet, chart: Frame, steps: Sequence[Step]) -> Scale:
+def _seconds(sheet: Sheet, chart: Frame, steps: Sequence[Progress]) -> Scale:
     across = Scale(0, max(step.seconds for step in steps) or 1, chart.left, chart.right)
     for tick in ticks(0, across.high, 6):
         sheet.text(across(tick), chart.bottom + 15, f"{tick:,.4g}", size=10.5, fill=DIM, anchor="middle")

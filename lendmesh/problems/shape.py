@@ -175,7 +175,7 @@ class OfferOut(Outbound):
     free: int | None
     """Units nobody takes now; null where none are left."""
     asked: int | None
-    """How many requests looked at it."""
+    """How many requests that got nothing looked at it."""
     suits: int | None
     """How many of them it would suit."""
     removed: dict[str, int]

@@ -2,33 +2,21 @@
 
 from __future__ import annotations
 
-import importlib
-import inspect
 import threading
-from collections.abc import Callable
+import time
 from dataclasses import dataclass, field
-from typing import Any
 
 from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
 from lendmesh.problems.answer import dollars, is_money
-from optimizer.problem import Aim, Problem
+from optimizer.effort import Progress, Stop
+from optimizer.problem import Problem
 from optimizer.solution import Solution
 
 LOOK_S = 0.1
 """So often it is looked whether the solver is done, and said how far it is."""
-
-
-@dataclass(frozen=True)
-class Step:
-    """How far the first goal that is not proved was, at one moment."""
-
-    seconds: float
-    stage: str
-    reached: int | None
-    bound: int | None
 
 
 @dataclass
@@ -36,7 +24,8 @@ class Run:
     """A solve, and what could be seen of it."""
 
     solution: Solution
-    steps: list[Step] = field(default_factory=list)
+    steps: list[Progress] = field(default_factory=list)
+    """How far it was, whenever that changed."""
     stopped: bool = False
 
 
@@ -73,8 +62,9 @@ class _Task:
     def __init__(self, problem: Problem, *, seconds: float, seed: int, workers: int) -> None:
         self._problem, self._seconds, self._seed, self._workers = problem, seconds, seed, workers
         self._done = threading.Event()
-        self._halt: Callable[[], object] | None = None
-        self.steps: list[Step] = []
+        self._began = time.monotonic()
+        self._stop = Stop()
+        self.steps: list[Progress] = []
         self.solution: Solution | None = None
         self.failure: BaseException | None = None
         self.stopped = False
@@ -86,12 +76,21 @@ class _Task:
             from optimizer.solve import solve
 
             self.solution = solve(
-                self._problem, time_limit_s=self._seconds, seed=self._seed, workers=self._workers, **self._seams(solve)
+                self._problem,
+                time_limit_s=self._seconds,
+                seed=self._seed,
+                workers=self._workers,
+                stop=self._stop,
+                watch=self.heard,
             )
         except BaseException as failure:  # handed to the waiting thread, which raises it
             self.failure = failure
         finally:
             self._done.set()
+
+    def heard(self, progress: Progress) -> None:
+        """In the solving thread."""
+        self.steps.append(progress)
 
     def wait(self) -> None:
         """Until the plan is there."""
@@ -101,17 +100,16 @@ class _Task:
     def stop(self) -> None:
         """End the solve soon."""
         self.stopped = True
-        if self._halt is not None:
-            self._halt()
+        self._stop.now()
 
     def drawn(self) -> Text:
         """One line for a screen."""
         if not self.steps:
             return Text(f"  solving {len(self._problem.asks):,} requests × {len(self._problem.groups):,} offers", "dim")
         last = self.steps[-1]
-        line = Text(f"  {last.seconds:5.1f} s  ", "dim")
-        line.append(last.stage)
-        money = self._problem.aim is Aim.WELFARE and is_money("welfare")
+        line = Text(f"  {time.monotonic() - self._began:5.1f} s  ", "dim")
+        line.append(f"{last.stage}  {last.goal}")
+        money = is_money(last.goal)
         for word, value in (("reached", last.reached), ("bound", last.bound)):
             if value is not None:
                 line.append(f"  {word} {f'${float(dollars(value)):,.2f}' if money else f'{value:,}'}")
@@ -120,16 +118,3 @@ class _Task:
             line.append(f"  gap {gap:.2%}", "bold")
         line.append("  stopping …" if self.stopped else "  Ctrl-C ends it with the best so far", "dim")
         return line
-
-    def _watch(self, progress: Any) -> None:
-        self.steps.append(Step(progress.seconds, progress.stage, progress.reached, progress.bound))
-
-    def _seams(self, solve: Callable[..., Solution]) -> dict[str, Any]:
-        known, given = inspect.signature(solve).parameters, {}
-        if "watch" in known:
-            given["watch"] = self._watch
-        if "stop" in known:
-            stop = importlib.import_module("optimizer.effort").Stop()
-            self._halt = stop.set
-            given["stop"] = stop
-        return given

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from broker.kit.durations import format_duration
 from lendmesh.grid import Column, Grid
-from lendmesh.problems.answer import dollars, is_money, weakest
+from lendmesh.problems.answer import dollars, helpful, is_money, weakest
 from lendmesh.problems.usage import scarcity, usage
 from lendmesh.show import money
 from optimizer.explain import sentence
@@ -252,19 +252,21 @@ def _because(placed: Placement) -> str:
 
 
 def _smallest(changes: Sequence[Change]) -> str:
-    return f"{sentence(changes[0])} → {changes[0].group}" if changes else "–"
+    return f"{helpful(changes[0])} → {changes[0].group}" if changes else "–"
 
 
 def _left(solution: Solution, group: str) -> str:
     idle = solution.unused.get(group)
     if idle is None:
         return "–"
-    if idle.cut_micros is not None:
-        return f"{money(idle.cut_micros)} a device-hour too dear"
+    if not idle.asks:
+        return "everybody has what they asked for"
+    if idle.cut_micros:
+        return f"{money_signed(idle.cut_micros)} an hour too dear for those left out"
     if idle.eligible:
-        return f"enough for the {idle.eligible} requests it suits" if idle.asks else "–"
-    worst = max(idle.removed.items(), key=lambda each: each[1], default=(Why(0), 0))
-    return f"suits nobody: {sentence(worst[0])} ({worst[1]} of {idle.asks})" if worst[1] else "nobody asks"
+        return f"would suit {idle.eligible} of {idle.asks} left out, were they alone"
+    bit, count = max(idle.removed.items(), key=lambda each: each[1], default=(Why(0), 0))
+    return f"suits none of {idle.asks} left out: {sentence(bit)} ({count})" if count else "suits none of those left out"
 
 
 def _tier(ask: Ask, placed: Placement) -> str:

@@ -7,7 +7,7 @@ from rich.text import Text
 
 from broker.kit.durations import format_duration
 from lendmesh.grid import Column, Grid
-from lendmesh.problems.answer import dollars
+from lendmesh.problems.answer import dollars, helpful
 from lendmesh.problems.tables import lost_by, shortest, size, start, where
 from lendmesh.show import money
 from optimizer.explain import sentence
@@ -62,7 +62,7 @@ def _about_refused(refusal: Refusal, out: Console) -> None:
     if refusal.changes:
         grid = Grid("IT WOULD BE PLACED WITH", "ON", Column("COST", right=True))
         for change in refusal.changes:
-            grid.add(Text(sentence(change), style="green"), change.group, dollars(change.cost_micros))
+            grid.add(Text(helpful(change), style="green"), change.group, dollars(change.cost_micros))
         out.print()
         out.print(grid)
     elif not refusal.detailed:
