@@ -204,13 +204,39 @@ def test_a_running_lease_keeps_its_money_until_it_ends() -> None:
     assert follow(standing(3, 0, count=99, budgets=("b",)), Record(who="x"), by_price).placed == 2  # type: ignore[arg-type]
 
 
-def test_who_plans_anew_cuts_leases_short_and_earns_nothing_for_them() -> None:
+def test_who_plans_anew_cuts_leases_short_and_has_paid_for_them_in_vain() -> None:
     def latest(problem: Problem) -> object:
         return by_price(replace(problem, asks=tuple(sorted(problem.asks, key=lambda ask: -ask.created))[:2]))
 
     record = follow(standing(2, 2), Record(who="x"), latest, anew=True)  # type: ignore[arg-type]  # a plan
     assert (record.placed, record.cut) == (4, 2)
-    assert record.welfare == 2 * 8 * DOLLAR
+    # Two leases earn eight dollars each; two others ran for one tick of their two, at a dollar a tick.
+    assert record.welfare == (2 * 8 - 2 * 1) * DOLLAR
+
+
+def test_a_lease_that_moves_pays_for_its_data_and_for_half_an_hour_twice() -> None:
+    """One request for two hours in two ticks; two dollars an hour at first, then a group at half of that."""
+    wish = ask("a", 2, duration_s=7200, value_micros=100 * DOLLAR, transfer_micros={"us": 3 * DOLLAR})
+    dear, cheap = group("dear", 2), group("cheap", 2, price_micros=DOLLAR // 2, region="us")
+    whole = Problem(groups=(dear, cheap), asks=(wish,), aim=Aim.WELFARE)
+    replay = Replay(whole=whole, arrivals=((wish,), ()), lasts={"a": 2})
+
+    def by_turns(problem: Problem) -> object:
+        wanted = "dear" if problem.asks[0].duration_s == 7200 else "cheap"
+        return by_price(replace(problem, groups=tuple(each for each in problem.groups if each.id == wanted)))
+
+    record = follow(replay, Record(who="x"), by_turns, anew=True)  # type: ignore[arg-type]  # a plan
+    assert (record.moved, record.cut) == (1, 0)
+    # An hour at two dollars; the data for three; an hour at one dollar, and half an hour of it once more.
+    assert record.welfare == 100 * DOLLAR - 2 * DOLLAR - 3 * DOLLAR - DOLLAR - DOLLAR // 2
+
+
+def test_a_lease_that_stays_pays_what_it_would_have_paid_undisturbed() -> None:
+    made = standing(2, 0, 0)
+    fixed = follow(made, Record(who="x"), by_price)  # type: ignore[arg-type]  # a plan
+    anew = follow(made, Record(who="x"), by_price, anew=True)  # type: ignore[arg-type]  # a plan
+    assert anew.moved == 0
+    assert anew.welfare == fixed.welfare
 
 
 def test_a_plan_that_breaks_a_promise_ends_the_replay() -> None:

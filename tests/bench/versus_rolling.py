@@ -3,8 +3,9 @@
 The jobs come in the trace's order. A tick is the time in which one twentieth of the standing population comes, and a
 lease lasts as many ticks as its duration says, scaled so that one twentieth leaves in a tick on average. What isn't
 placed waits for five ticks and goes. A running lease stays where it is: its devices, money and quota are taken out
-before a contender plans the waiting ones. Those marked *anew* plan everything again from nothing at each tick, as a
-peer without memory would; what they put elsewhere is a move, what they leave out is a lease cut short, which earns
+before a contender plans the waiting ones. Those marked *anew* plan everything again at each tick, running leases with
+what is left of their time, as a peer without memory would. What they put elsewhere is a move: it pays for bringing the
+data there and for half an hour twice. What they leave out is a lease cut short: it has cost what it has cost, and earns
 nothing. A budget bounds what is reserved at one time.
 
 Regret is to a bound no one can reach who knew all that would come: the same requests against each group's devices added
@@ -36,6 +37,8 @@ CHURN = 20
 """One in so many comes, and goes, in a tick."""
 PATIENCE = 5
 """Ticks that a request waits."""
+RESTART_S = 1_800
+"""A lease that moves pays for so many seconds twice."""
 GIVEN_S = 1.0
 """For ours, and for a solver, in each tick."""
 SETTINGS = ((0.9, False), (1.25, False), (1.25, True))
@@ -63,6 +66,8 @@ class Lease:
     ask: Ask
     placement: Placement
     ends: int
+    paid: float = 0.0
+    """µUSD so far; what it will cost from now on is in the placement."""
 
 
 @dataclass
@@ -114,33 +119,72 @@ def follow(replay: Replay, record: Record, plan: Planner, *, anew: bool = False)
     """
     running: dict[str, Lease] = {}
     waiting: list[tuple[int, Ask]] = []
+    earned = 0.0
     for tick, arrivals in enumerate(replay.arrivals):
         for name in [name for name, lease in running.items() if lease.ends <= tick]:
-            record.welfare += (running[name].ask.value_micros or 0) - running[name].placement.cost_micros
-            del running[name]
+            earned += _earned(running.pop(name))
         waiting = [(since, ask) for since, ask in waiting if since + PATIENCE > tick]
         waiting += [(tick, ask) for ask in arrivals]
-        fixed = {} if anew else running
-        again = tuple(lease.ask for lease in running.values()) if anew else ()
-        problem = _left(replay.whole, fixed.values(), (*again, *(ask for _, ask in waiting)))
+        again = [_rest(lease, tick, replay.lasts[name]) for name, lease in running.items()] if anew else []
+        problem = _left(replay.whole, () if anew else running.values(), (*again, *(ask for _, ask in waiting)))
         began = time.perf_counter()
         found = plan(problem)
         record.took.append(time.perf_counter() - began)
         if broken := violations(problem, found):
             raise AssertionError(f"{record.who}: {broken[0]}")
         if anew:
-            record.cut += sum(name not in found for name in running)
-            record.moved += sum(
-                name in found and found[name].group != running[name].placement.group for name in running
-            )
-            running = {name: replace(lease, placement=found[name]) for name, lease in running.items() if name in found}
+            earned -= _carried_over(replay, record, running, {ask.id: ask for ask in again}, found, tick)
         for _, ask in waiting:
             if ask.id in found:
                 running[ask.id] = Lease(ask=ask, placement=found[ask.id], ends=tick + replay.lasts[ask.id])
                 record.placed += 1
         waiting = [(since, ask) for since, ask in waiting if ask.id not in found]
-    record.welfare += sum((each.ask.value_micros or 0) - each.placement.cost_micros for each in running.values())
+    record.welfare = round(earned + sum(_earned(lease) for lease in running.values()))
     return record
+
+
+def _earned(lease: Lease) -> float:
+    return (lease.ask.value_micros or 0) - lease.paid - lease.placement.cost_micros
+
+
+def _rest(lease: Lease, tick: int, lasts: int) -> Ask:
+    """The lease as a request for what is left of its time."""
+    left = lease.ends - tick
+    return replace(lease.ask, duration_s=max(1, -(-lease.ask.duration_s * left // lasts)))
+
+
+def _carried_over(
+    replay: Replay,
+    record: Record,
+    running: dict[str, Lease],
+    again: Mapping[str, Ask],
+    found: Mapping[str, Placement],
+    tick: int,
+) -> float:
+    """Leases stay, move or are cut short, as the plan has it; what was spent in vain on the last, in µUSD."""
+    regions = {group.id: group.region for group in replay.whole.groups}
+    vain = 0.0
+    for name, lease in list(running.items()):
+        rest, old, new = again[name], lease.placement, found.get(name)
+        fee = rest.transfer_micros.get(regions[old.group], 0)
+        # What the placement still had to cost, without the fee, ran evenly since it was last looked at.
+        had = old.cost_micros - fee
+        left = lease.ends - tick
+        spent = fee + had / (left + 1)
+        if new is None:
+            record.cut += 1
+            vain += lease.paid + spent
+            del running[name]
+            continue
+        arriving = rest.transfer_micros.get(regions[new.group], 0)
+        if new.group == old.group:
+            # It has its data already: the fee was paid, and stays in the placement, so that it is not paid twice.
+            lease.paid += spent - arriving
+        else:
+            record.moved += 1
+            lease.paid += spent + (new.cost_micros - arriving) * RESTART_S / rest.duration_s
+        lease.placement = new
+    return vain
 
 
 def _left(whole: Problem, running: Any, asks: tuple[Ask, ...]) -> Problem:
