@@ -60,6 +60,7 @@ def run(verb: str, settings: Settings) -> int:
     )
     sys.setswitchinterval(SWITCH_S)
     memory.few_arenas()
+    memory.little_garbage()
     try:
         if verb == "migrate":
             settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)

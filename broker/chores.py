@@ -8,6 +8,7 @@ one of them did the others find done.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
@@ -23,6 +24,10 @@ _MAY_FIT_NOW = frozenset(
     {"request.open", "offer.new", "offer.changed", "lease.ended", "lease.conflict", "member.ready", "policy.put"}
 )
 _RETRY_S = 0.05
+QUIET_S = 0.01
+GATHER_S = 0.15
+"""Requests seldom come alone: a round begins when none has come for so long, or so much after the first. One solve over
+many costs little more than one over few, and what follows a round (holds, credentials) competes with who is asking."""
 
 
 class Chores:
@@ -31,6 +36,8 @@ class Chores:
     def __init__(self, broker: Broker, *, placed: Callable[[Round], None] | None = None) -> None:
         self._broker = broker
         self._placed = placed
+        self._asked = 0
+        """Requests that were heard of since the last round began."""
         self.placing = Loop("placing", self._place, every=5)
         self.expiry = Loop("expiry", self._expire, every=5)
         self.silence = Loop("silence", self._silence, every=5)
@@ -48,12 +55,21 @@ class Chores:
             yield
 
     def _news(self, entries: list[Entry]) -> None:
+        self._asked += sum(entry.type == "request.open" for entry in entries)
         if any(entry.type in _MAY_FIT_NOW for entry in entries):
             self.placing.nudge()
         if any(entry.lease is not None for entry in entries):
             self.expiry.nudge()
 
+    async def _gather(self) -> None:
+        until, known = time.monotonic() + GATHER_S, 0
+        while self._asked > known and time.monotonic() < until:
+            known = self._asked
+            await asyncio.sleep(QUIET_S)
+        self._asked = 0
+
     async def _place(self) -> float | None:
+        await self._gather()
         done = await self._broker.place()
         if done.open:
             _log.info(

@@ -43,3 +43,13 @@ def arenas(how: str) -> int:
 @pytest.mark.skipif("CS_GNU_LIBC_VERSION" not in getattr(os, "confstr_names", {}), reason="no glibc here")
 def test_many_threads_share_two_arenas() -> None:
     assert arenas("few") <= 2 < arenas("many")
+
+
+def test_what_was_there_before_is_not_looked_at_for_garbage() -> None:
+    script = (
+        "import gc, json, email\nfrom broker.kit import memory\nbefore = len(gc.get_objects())\n"
+        "memory.little_garbage()\nprint(before, gc.get_freeze_count(), len(gc.get_objects()))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60)
+    before, frozen, left = map(int, done.stdout.split())
+    assert frozen > before / 2 > left

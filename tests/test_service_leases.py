@@ -15,6 +15,7 @@ from broker.domain.errors import BadTerms, BudgetExhausted, Conflict, IllegalTra
 from broker.domain.rules import Rules
 from broker.kit import jose
 from broker.service.answers import Change
+from broker.service.placing import Round
 from broker.wire.agents import LeaseReport
 from broker.wire.burst import BurstPolicySpec
 from broker.wire.leases import LeaseState, LeaseView, Reclaim, Renewal, Revocation
@@ -342,3 +343,20 @@ async def test_the_chores_place_and_expire_by_themselves(here: World) -> None:
         chores.expiry.nudge()  # its own alarm is set by a clock that stands still here
         ended = (await take(here.broker.changes(user, "leases", at), "lease.draining"))[-1].object
         assert (ended.id, ended.ending) == (lease, "expired")
+
+
+async def test_requests_that_come_together_are_thought_about_together(here: World) -> None:
+    await pair(here)
+    user = await here.user("team-a")
+    rounds: list[Round] = []
+    answered = asyncio.Event()
+
+    def placed(round_: Round) -> None:
+        rounds.append(round_)
+        if sum(len(each.placed) for each in rounds) == 16:
+            answered.set()
+
+    async with Chores(here.broker, placed=placed).running():
+        await asyncio.gather(*(here.broker.submit(user, wish(count=1)) for _ in range(16)))
+        await answered.wait()
+    assert len(rounds) < 16
