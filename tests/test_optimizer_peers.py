@@ -31,6 +31,9 @@ from tests.bench.versus_federation import InstanceGroup, Size, compare
 from tests.optimizing import DOLLAR, answer, ask, group
 
 measured = pytest.mark.skipif(missing() is not None, reason=missing() or "")
+outside_made = pytest.mark.skipif(
+    outside.at_hand() is None, reason="the peers' own environment isn't made: python -m tests.bench peers --quick"
+)
 ALL = {**PEERS, **solvers(20.0)}
 
 
@@ -123,20 +126,22 @@ def test_densities_weigh_size_as_they_say() -> None:
     assert went(tight, density(1.0)) == {"little": "g"}
 
 
+TWO_SMALL_ONES = market(
+    group("g", 100),
+    asks=asks(
+        ask("large", 10, value_micros=60 * DOLLAR, budgets=("b",)),
+        ask("one", 5, value_micros=35 * DOLLAR, budgets=("b",)),
+        ask("two", 5, value_micros=35 * DOLLAR, budgets=("b",)),
+    ),
+    budgets=(Budget(id="b", remaining_micros=10 * DOLLAR),),
+)
+"""The budget holds the two small ones, which earn 60 together, or the large one, which earns 50."""
+
+
 @pytest.mark.parametrize("solver", [cp_sat(20.0), highs(20.0)], ids=["CP-SAT", "HiGHS"])
 def test_the_direct_solvers_find_what_greed_misses(solver: Peer) -> None:
-    """The budget holds the two small ones, worth 60 together, or the large one, worth 50."""
-    problem = market(
-        group("g", 100),
-        asks=asks(
-            ask("large", 10, value_micros=60 * DOLLAR, budgets=("b",)),
-            ask("one", 5, value_micros=35 * DOLLAR, budgets=("b",)),
-            ask("two", 5, value_micros=35 * DOLLAR, budgets=("b",)),
-        ),
-        budgets=(Budget(id="b", remaining_micros=10 * DOLLAR),),
-    )
-    assert set(went(problem, density(0.0))) == {"large"}
-    assert set(went(problem, solver)) == {"one", "two"}
+    assert set(went(TWO_SMALL_ONES, density(0.0))) == {"large"}
+    assert set(went(TWO_SMALL_ONES, solver)) == {"one", "two"}
 
 
 def test_a_row_that_never_binds_is_left_out_of_the_model() -> None:
@@ -210,6 +215,35 @@ def test_a_gang_is_so_many_equal_nodes_of_at_most_eight() -> None:
         (8, 16),
         (1, 13),
     ]
+
+
+@outside_made
+def test_skypilot_goes_by_price_and_we_go_on_where_its_choice_is_full() -> None:
+    """H100 at a dollar has room for one gang of two nodes; then an A100 at two; spot only for who takes it."""
+    problem = market(
+        group("x/y/H100/od/0", 16, kind="H100"),
+        group("x/z/A100/od/0", 64, kind="A100", price_micros=2 * DOLLAR),
+        group("x/z/A100/spot/0", 64, kind="A100", price_micros=DOLLAR // 2),
+        asks=asks(
+            ask("gang", 16, matched=frozenset({"x/y/H100/od/0", "x/z/A100/od/0"})),
+            ask("late", 3, matched=frozenset({"x/y/H100/od/0", "x/z/A100/od/0"})),
+            ask("spot", 8, matched=frozenset({"x/z/A100/od/0", "x/z/A100/spot/0"})),
+        ),
+    )
+    python = outside.at_hand()
+    assert python is not None
+    assert went(problem, outside.skypilot(python)) == {
+        "gang": "x/y/H100/od/0",
+        "late": "x/z/A100/od/0",
+        "spot": "x/z/A100/spot/0",
+    }
+
+
+@outside_made
+def test_cbc_finds_what_greed_misses() -> None:
+    python = outside.at_hand()
+    assert python is not None
+    assert set(went(TWO_SMALL_ONES, outside.cbc(python, 20.0))) == {"one", "two"}
 
 
 def test_a_library_that_is_not_there_makes_a_peer_absent_and_says_which() -> None:

@@ -13,6 +13,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 import venv
 from collections.abc import Callable, Iterator, Mapping
@@ -29,6 +30,8 @@ NEEDS = Path(__file__).with_name("outside.txt")
 WORKER = Path(__file__).with_name("outside_worker.py")
 SPOT = "/spot/"
 """What marks a spot offer in the ids of `federation`."""
+PATIENCE_S = 900
+"""For one answer."""
 NODE = 8
 """Devices in the largest node that SkyPilot is offered."""
 
@@ -38,11 +41,10 @@ def environment(say: Callable[[str], None]) -> Path:
 
     :raises Absent: it can't be made; the text is one line.
     """
-    digest = hashlib.sha256(NEEDS.read_bytes() + sys.version.encode()).hexdigest()[:12]
-    home = cache_dir() / f"peers-{digest}"
+    if made := at_hand():
+        return made
+    home = _home()
     python = home / "bin/python"
-    if (home / ".complete").exists():
-        return python
     say("making the peers' own environment: first time only, about a minute …")
     try:
         venv.create(home, with_pip=True, clear=True)
@@ -55,6 +57,16 @@ def environment(say: Callable[[str], None]) -> Path:
         raise Absent(f"the peers' environment can't be installed: {last[:200]}")
     (home / ".complete").touch()
     return python
+
+
+def at_hand() -> Path | None:
+    """The same where it is there already; nothing is made."""
+    return _home() / "bin/python" if (_home() / ".complete").exists() else None
+
+
+def _home() -> Path:
+    digest = hashlib.sha256(NEEDS.read_bytes() + sys.version.encode()).hexdigest()[:12]
+    return cache_dir() / f"peers-{digest}"
 
 
 class Worker:
@@ -77,9 +89,15 @@ class Worker:
         with contextlib.suppress(BrokenPipeError):
             self._process.stdin.write(json.dumps({"do": do, **what}) + "\n")
             self._process.stdin.flush()
-        line = self._process.stdout.readline()
+        # Whoever finds no end is ended; the answer is then an empty line.
+        patience = threading.Timer(PATIENCE_S, self._process.kill)
+        patience.start()
+        try:
+            line = self._process.stdout.readline()
+        finally:
+            patience.cancel()
         if not line:
-            raise Absent(f"the peers' process ended while it was asked for {do}")
+            raise Absent(f"the peers' process ended, or took above {PATIENCE_S} s, when it was asked for {do}")
         answer: Mapping[str, Any] = json.loads(line)
         if "error" in answer:
             raise Absent(f"{do}: {answer['error']}")
