@@ -204,6 +204,7 @@ def test_the_example_solves_and_places_most_of_it(capsys: pytest.CaptureFixture[
     assert run(["solve", "--example"]) == 0
     answer = solved(capsys.readouterr().out)
     assert answer["status"] == "optimal"
+    assert "a worker instead" in str(answer["unplaced"])
     assert len(answer["placements"]) > len(answer["unplaced"]) > 0
     assert any(part["offer"] == "fra-h100-spot" for each in answer["placements"] for part in each["parts"])
 

@@ -89,7 +89,7 @@ def _solve(arguments: argparse.Namespace, seconds: float) -> int:
         why.about(problem, run.solution, arguments.why, out)
     else:
         tables.draw(problem, run.solution, out)
-        out.print(tables.summary(problem, run.solution, stopped=run.stopped))
+        out.print(tables.summary(problem, run.solution, stopped=run.stopped), soft_wrap=True)
     return OK
 
 

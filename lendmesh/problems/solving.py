@@ -107,7 +107,7 @@ class _Task:
         if not self.steps:
             return Text(f"  solving {len(self._problem.asks):,} requests × {len(self._problem.groups):,} offers", "dim")
         last = self.steps[-1]
-        line = Text(f"  {time.monotonic() - self._began:5.1f} s  ", "dim")
+        line = Text(f"  {time.monotonic() - self._began:5.1f} s  ", "dim", no_wrap=True, overflow="ellipsis")
         line.append(f"{last.stage}  {last.goal}")
         money = is_money(last.goal)
         for word, value in (("reached", last.reached), ("bound", last.bound)):

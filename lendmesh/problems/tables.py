@@ -19,7 +19,7 @@ from optimizer.problem import Aim, Ask, Problem
 from optimizer.solution import Alternative, Change, Goal, Limit, Lost, Placement, Refusal, Solution, Status, Why
 
 Row = TypeVar("Row")
-MOST_ROWS = 200
+MOST_ROWS = 100
 """So many rows of a table are shown; who needs all of them takes ``--out json``."""
 
 
@@ -101,7 +101,7 @@ def unplaced(asks: dict[str, Ask], solution: Solution) -> Grid:
             size(ask),
             format_duration(ask.duration_s),
             ended + shortest(refusal),
-            Text(_smallest(refusal.changes), style="green"),
+            Text(_smallest(refusal.changes, ask), style="green"),
         )
     return grid
 
@@ -251,8 +251,8 @@ def _because(placed: Placement) -> str:
     return f"{other.group} at {money(other.price_micros)}: {lost_by(other)}"
 
 
-def _smallest(changes: Sequence[Change]) -> str:
-    return f"{helpful(changes[0])} → {changes[0].group}" if changes else "–"
+def _smallest(changes: Sequence[Change], ask: Ask) -> str:
+    return f"{helpful(changes[0], ask)} → {changes[0].group}" if changes else "–"
 
 
 def _left(solution: Solution, group: str) -> str:
