@@ -260,6 +260,17 @@ def test_ctrl_c_ends_it_with_the_best_so_far(tmp_path: Path) -> None:
     assert answer["placements"]
 
 
+def test_a_solver_that_dies_is_told_in_one_line(tmp_path: Path, monkeypatch, capsys) -> None:
+    def dies(*_: object, **__: object) -> None:
+        raise MemoryError("too much")
+
+    monkeypatch.setattr("optimizer.solve.solve", dies)
+    file = tmp_path / "problem.yaml"
+    file.write_text(PRIORITY)
+    assert run(["solve", str(file)]) == 1
+    assert capsys.readouterr().err == "lendmesh: the solver failed, which is a defect of ours: MemoryError: too much\n"
+
+
 # -- pictures ---------------------------------------------------------------------------------------------------------
 
 
