@@ -188,7 +188,9 @@ def summary(problem: Problem, solution: Solution, *, stopped: bool) -> Text:
     if solution.status is Status.OPTIMAL:
         line.append("; ").append("no plan is better", style="green")
     else:
-        line.append(f"; at most {percent(solution.gap)} from the best ({weakest(solution)}, by {_proof(solution)})")
+        line.append(
+            f"; at most {percent(solution.gap)} from the best ({weakest(solution)}; last stage: {_stage(solution)})"
+        )
     line.append(f"; {solution.wall_s:.2f} s{', stopped' if stopped else ''}")
     return line
 
@@ -279,9 +281,9 @@ def _amount(goal: str, count: int) -> str:
     return money_signed(count) if is_money(goal) else f"{count:,}"
 
 
-def _proof(solution: Solution) -> str:
-    """Which bound says how far the best may be."""
-    return str(solution.stats.get("bound", solution.stats.get("stage", "its own bound")))
+def _stage(solution: Solution) -> str:
+    """How far the solver came; its bounds hold over the whole problem whatever the stage."""
+    return str(solution.stats.get("stage", "unknown"))
 
 
 def _first(rows: Iterable[Row]) -> list[Row]:
