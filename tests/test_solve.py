@@ -204,6 +204,7 @@ def test_the_example_solves_and_places_most_of_it(capsys: pytest.CaptureFixture[
     assert run(["solve", "--example"]) == 0
     answer = solved(capsys.readouterr().out)
     assert answer["status"] == "optimal"
+    assert "a worker instead" in str(answer["unplaced"])
     assert len(answer["placements"]) > len(answer["unplaced"]) > 0
     assert any(part["offer"] == "fra-h100-spot" for each in answer["placements"] for part in each["parts"])
 
@@ -257,6 +258,17 @@ def test_ctrl_c_ends_it_with_the_best_so_far(tmp_path: Path) -> None:
     answer = json.loads(done.stdout)
     assert answer["stopped"] is True
     assert answer["placements"]
+
+
+def test_a_solver_that_dies_is_told_in_one_line(tmp_path: Path, monkeypatch, capsys) -> None:
+    def dies(*_: object, **__: object) -> None:
+        raise MemoryError("too much")
+
+    monkeypatch.setattr("optimizer.solve.solve", dies)
+    file = tmp_path / "problem.yaml"
+    file.write_text(PRIORITY)
+    assert run(["solve", str(file)]) == 1
+    assert capsys.readouterr().err == "lendmesh: the solver failed, which is a defect of ours: MemoryError: too much\n"
 
 
 # -- pictures ---------------------------------------------------------------------------------------------------------

@@ -325,6 +325,8 @@ def test_bringing_data_costs_what_the_table_says(table: str, costs: dict[str, in
         (document(request="regions: []"), "requests[0].regions (r), line 4: must not be empty"),
         (document(request="data: {region: eu, gb: 4}", offer="region: us"), "`egress` does not say"),
         (document(request="running: {on: b}"), "there is no offer 'b'"),
+        (document(request="workers: 2, running: {on: [a, a]}"), "names offer 'a' twice; say once how many `workers`"),
+        (document(rest="shares: [{tenant: t, history: 1001}]"), "its `history` is more than a thousand times"),
         (document(request="workers: 2, running: {on: a}"), "has 2 workers, but runs with 1"),
         (document(request="same_node: true, running: {on: a}"), "say with `nodes` on which node each worker is"),
         (document(request="running: {on: [{offer: a, nodes: [0]}]}"), "names a node that offer 'a' does not have"),

@@ -64,7 +64,7 @@ def _solve(arguments: argparse.Namespace, seconds: float) -> int:
     from lendmesh.problems.answer import answer
     from lendmesh.problems.building import understand
     from lendmesh.problems.mistakes import BadDocument, nearest
-    from lendmesh.problems.solving import solved
+    from lendmesh.problems.solving import SolverFailed, solved
 
     try:
         problem = understand(_text(arguments.file))
@@ -74,9 +74,11 @@ def _solve(arguments: argparse.Namespace, seconds: float) -> int:
     names = {ask.id for ask in problem.asks}
     if arguments.why is not None and arguments.why not in names:
         raise Failed(f"--why: there is no request {arguments.why!r}{nearest(arguments.why, names)}", code=MISUSED)
-    run = solved(
-        problem, seconds=seconds, seed=arguments.seed, workers=arguments.workers, out=show.console(stderr=True)
-    )
+    out = show.console(stderr=True)
+    try:
+        run = solved(problem, seconds=seconds, seed=arguments.seed, workers=arguments.workers, out=out)
+    except SolverFailed as failed:
+        raise Failed(f"the solver failed, which is a defect of ours: {failed}") from failed
     plain = answer(problem, run.solution, stopped=run.stopped)
     if arguments.plot:
         _write(arguments.plot, _picture(problem, run, arguments.file))
@@ -89,7 +91,7 @@ def _solve(arguments: argparse.Namespace, seconds: float) -> int:
         why.about(problem, run.solution, arguments.why, out)
     else:
         tables.draw(problem, run.solution, out)
-        out.print(tables.summary(problem, run.solution, stopped=run.stopped))
+        out.print(tables.summary(problem, run.solution, stopped=run.stopped), soft_wrap=True)
     return OK
 
 

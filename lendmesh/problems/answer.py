@@ -99,13 +99,14 @@ def value_of(change: Change) -> str | int | bool:
     return change.to
 
 
-def helpful(change: Change) -> str:
-    """What would help, with durations as people write them."""
+def helpful(change: Change, ask: Ask) -> str:
+    """What would help, with durations as people write them, and devices as the request counts them."""
     at = value_of(change)
     return {
         Field.DURATION: f"a duration of {at} instead",
         Field.START_BY: f"a start as late as {at} from now",
         Field.END_BY: f"a deadline {at} from now",
+        Field.DEVICES: f"{at} {'device' if at == 1 else 'devices'}{' a worker' if ask.workers > 1 else ''} instead",
     }.get(change.field) or sentence(change)
 
 
@@ -174,7 +175,7 @@ def _unplaced(ask: Ask, refusal: Refusal, *, ended: bool) -> UnplacedOut:
                 id=each.id,
                 offer=each.group,
                 cost=dollars(each.cost_micros),
-                detail=helpful(each),
+                detail=helpful(each, ask),
             )
             for each in refusal.changes
         ],

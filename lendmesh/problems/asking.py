@@ -95,6 +95,13 @@ class Running(Part):
     end_cost: Dollars | None = None
     """What it costs to be ended early; left out: it must not be ended."""
 
+    @model_validator(mode="after")
+    def _once_each(self) -> Running:
+        offers = [each.offer for each in self.on]
+        if twice := next((name for name in offers if offers.count(name) > 1), None):
+            raise ValueError(f"names offer {twice!r} twice; say once how many `workers` are there")
+        return self
+
 
 def _confidential(value: object) -> object:
     return {True: "require", False: "none"}[value] if isinstance(value, bool) else value

@@ -120,6 +120,12 @@ class Share(Part):
     history: Milli = 0
     """Decayed use of the past, its fair share being 1; above 1 what it gains counts for less (`aim: welfare`)."""
 
+    @model_validator(mode="after")
+    def _decayed(self) -> Share:
+        if self.history > 1_000_000:
+            raise ValueError("its `history` is more than a thousand times its fair share")
+        return self
+
 
 def _routes(value: object) -> object:
     """One amount for a region is for wherever the data goes from there."""

@@ -27,7 +27,7 @@ from lendmesh.problems.tables import money_signed, percent
 from lendmesh.problems.usage import scarcity, usage
 from lendmesh.show import money
 from optimizer.effort import Progress
-from optimizer.problem import Problem
+from optimizer.problem import Aim, Problem
 from optimizer.solution import Limit
 
 AXIS = 46.0
@@ -37,11 +37,13 @@ FOOT = 48.0
 ROWS = 9
 
 
-def prices_title(run: Run) -> tuple[str, str]:
+def prices_title(problem: Problem, run: Run) -> tuple[str, str]:
     """Title and explanation of the card."""
     if any(limit is Limit.GROUP for limit, _ in run.solution.prices):
         return "Prices", "Offers from the cheapest: asked price, and the price at which supply meets demand"
-    return "Prices", "Offers from the cheapest; so small a problem is solved without clearing prices"
+    if problem.aim is Aim.WELFARE:
+        return "Prices", "Offers from the cheapest; so small a problem is solved without clearing prices"
+    return "Prices", "Offers from the cheapest; clearing prices are known where the aim is welfare"
 
 
 def prices(sheet: Sheet, frame: Frame, problem: Problem, run: Run) -> None:

@@ -35,7 +35,9 @@ def picture(problem: Problem, run: Run, *, title: str, summary: str) -> str:
     sheet.text(EDGE, 65, summary, size=13.5, fill=DIM, room=WIDTH - 2 * EDGE)
     upper, lower, right = HEAD, HEAD + CARD_HEIGHT + GUTTER, EDGE + half + GUTTER
     bars.supply(sheet, _card(sheet, _Spot(EDGE, upper, half, CARD_HEIGHT), *bars.supply_title(problem)), problem, run)
-    market.prices(sheet, _card(sheet, _Spot(right, upper, half, CARD_HEIGHT), *market.prices_title(run)), problem, run)
+    market.prices(
+        sheet, _card(sheet, _Spot(right, upper, half, CARD_HEIGHT), *market.prices_title(problem, run)), problem, run
+    )
     bars.tenants(sheet, _card(sheet, _Spot(EDGE, lower, half, CARD_HEIGHT), *bars.TENANTS), problem, run)
     market.gap(
         sheet, _card(sheet, _Spot(right, lower, half, CARD_HEIGHT), *market.gap_title(problem, run)), problem, run

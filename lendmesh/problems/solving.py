@@ -19,6 +19,10 @@ LOOK_S = 0.1
 """So often it is looked whether the solver is done, and said how far it is."""
 
 
+class SolverFailed(Exception):
+    """The solver ended without a plan, which it never should; the text says what it died of."""
+
+
 @dataclass
 class Run:
     """A solve, and what could be seen of it."""
@@ -33,6 +37,8 @@ def solved(problem: Problem, *, seconds: float, seed: int, workers: int, out: Co
     """The best plan within the time, or until somebody presses Ctrl-C; pressed twice, it ends at once.
 
     What it says about its progress goes to ``out``, and only where that is a screen.
+
+    :raises SolverFailed: there is none.
     """
     task = _Task(problem, seconds=seconds, seed=seed, workers=workers)
     thread = threading.Thread(target=task.run, name="solve", daemon=True)
@@ -50,9 +56,8 @@ def solved(problem: Problem, *, seconds: float, seed: int, workers: int, out: Co
     finally:
         if line is not None:
             line.stop()
-    if task.failure is not None:
-        raise task.failure
-    assert task.solution is not None
+    if task.solution is None:
+        raise SolverFailed(f"{type(task.failure).__name__}: {str(task.failure)[:300]}") from task.failure
     return Run(solution=task.solution, steps=task.steps, stopped=task.stopped)
 
 
@@ -83,7 +88,7 @@ class _Task:
                 stop=self._stop,
                 watch=self.heard,
             )
-        except BaseException as failure:  # handed to the waiting thread, which raises it
+        except BaseException as failure:  # the waiting thread tells it
             self.failure = failure
         finally:
             self._done.set()
@@ -107,7 +112,7 @@ class _Task:
         if not self.steps:
             return Text(f"  solving {len(self._problem.asks):,} requests × {len(self._problem.groups):,} offers", "dim")
         last = self.steps[-1]
-        line = Text(f"  {time.monotonic() - self._began:5.1f} s  ", "dim")
+        line = Text(f"  {time.monotonic() - self._began:5.1f} s  ", "dim", no_wrap=True, overflow="ellipsis")
         line.append(f"{last.stage}  {last.goal}")
         money = is_money(last.goal)
         for word, value in (("reached", last.reached), ("bound", last.bound)):

@@ -19,7 +19,7 @@ from optimizer.problem import Aim, Ask, Problem
 from optimizer.solution import Alternative, Change, Goal, Limit, Lost, Placement, Refusal, Solution, Status, Why
 
 Row = TypeVar("Row")
-MOST_ROWS = 200
+MOST_ROWS = 100
 """So many rows of a table are shown; who needs all of them takes ``--out json``."""
 
 
@@ -101,7 +101,7 @@ def unplaced(asks: dict[str, Ask], solution: Solution) -> Grid:
             size(ask),
             format_duration(ask.duration_s),
             ended + shortest(refusal),
-            Text(_smallest(refusal.changes), style="green"),
+            Text(_smallest(refusal.changes, ask), style="green"),
         )
     return grid
 
@@ -188,7 +188,9 @@ def summary(problem: Problem, solution: Solution, *, stopped: bool) -> Text:
     if solution.status is Status.OPTIMAL:
         line.append("; ").append("no plan is better", style="green")
     else:
-        line.append(f"; at most {percent(solution.gap)} from the best ({weakest(solution)}, by {_proof(solution)})")
+        line.append(
+            f"; at most {percent(solution.gap)} from the best ({weakest(solution)}; last stage: {_stage(solution)})"
+        )
     line.append(f"; {solution.wall_s:.2f} s{', stopped' if stopped else ''}")
     return line
 
@@ -251,8 +253,8 @@ def _because(placed: Placement) -> str:
     return f"{other.group} at {money(other.price_micros)}: {lost_by(other)}"
 
 
-def _smallest(changes: Sequence[Change]) -> str:
-    return f"{helpful(changes[0])} → {changes[0].group}" if changes else "–"
+def _smallest(changes: Sequence[Change], ask: Ask) -> str:
+    return f"{helpful(changes[0], ask)} → {changes[0].group}" if changes else "–"
 
 
 def _left(solution: Solution, group: str) -> str:
@@ -279,9 +281,9 @@ def _amount(goal: str, count: int) -> str:
     return money_signed(count) if is_money(goal) else f"{count:,}"
 
 
-def _proof(solution: Solution) -> str:
-    """Which bound says how far the best may be."""
-    return str(solution.stats.get("bound", solution.stats.get("stage", "its own bound")))
+def _stage(solution: Solution) -> str:
+    """How far the solver came; its bounds hold over the whole problem whatever the stage."""
+    return str(solution.stats.get("stage", "unknown"))
 
 
 def _first(rows: Iterable[Row]) -> list[Row]:

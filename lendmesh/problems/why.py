@@ -24,7 +24,7 @@ def about(problem: Problem, solution: Solution, name: str, out: Console) -> None
     if placed is not None:
         _about_placed(ask, placed, out)
     else:
-        _about_refused(solution.unplaced[name], out)
+        _about_refused(ask, solution.unplaced[name], out)
 
 
 def _about_placed(ask: Ask, placed: Placement, out: Console) -> None:
@@ -47,7 +47,7 @@ def _about_placed(ask: Ask, placed: Placement, out: Console) -> None:
         out.print(grid)
 
 
-def _about_refused(refusal: Refusal, out: Console) -> None:
+def _about_refused(ask: Ask, refusal: Refusal, out: Console) -> None:
     out.print(Text(f"  is not placed: {shortest(refusal)}"))
     if refusal.outbid_micros is not None:
         out.print(f"  its best choice misses the clearing prices by {money(refusal.outbid_micros)}")
@@ -62,7 +62,7 @@ def _about_refused(refusal: Refusal, out: Console) -> None:
     if refusal.changes:
         grid = Grid("IT WOULD BE PLACED WITH", "ON", Column("COST", right=True))
         for change in refusal.changes:
-            grid.add(Text(helpful(change), style="green"), change.group, dollars(change.cost_micros))
+            grid.add(Text(helpful(change, ask), style="green"), change.group, dollars(change.cost_micros))
         out.print()
         out.print(grid)
     elif not refusal.detailed:
