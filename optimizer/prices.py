@@ -31,10 +31,10 @@ from optimizer.solution import Limit
 SMOOTH = (0.1, 0.6, 0.01, 0.001)
 """How far an ask spreads over pairs, as a share of its best profit: at first, what is kept of it from stage to stage,
 at first with prices from before, and at the least."""
-SAMPLED = 600_000
+SAMPLED = 1_500_000
 """Above so many pairs a sample of about so many is priced first …"""
-FROM_SAMPLE = 0.02
-"""… and the whole starts with this smoothing."""
+ROUGHLY = 0.05
+"""… down to this smoothing, with which the whole then starts: sharper prices would fit the sample and not the whole."""
 ENOUGH = 1e-4
 """A stage at the least smoothing that gains less than this share of the bound is the last."""
 STEPS = (8, 32)
@@ -162,23 +162,30 @@ def clear(
         every = -(-len(pairs) // SAMPLED)
         sample = market.restricted(np.flatnonzero(market.ask % every == 0))
         sample.most = market.most / every
-        prices, smooth = _annealed(sample, prices, SMOOTH[0], left, rounds)[0], FROM_SAMPLE
-    best, bound, rest, done = _annealed(market, prices, smooth, left, rounds)
+        prices, smooth = _annealed(sample, prices, (SMOOTH[0], ROUGHLY), math.inf, left, rounds)[0], ROUGHLY
+    best, bound, rest, done = _annealed(market, prices, (smooth, SMOOTH[3]), ENOUGH, left, rounds)
     return Prices(vector=best, bound=bound, reduced=rest, market=market, rounds=done)
 
 
 def _annealed(
-    market: Clearing, prices: Floats, smooth: float, left: Callable[[], float], rounds: int
+    market: Clearing,
+    prices: Floats,
+    smooth: tuple[float, float],
+    enough: float,
+    left: Callable[[], float],
+    rounds: int,
 ) -> tuple[Floats, float, Floats, int]:
-    """Stage after stage with less smoothing: the best prices, their bound, reduced profits there, steps."""
+    """Stage after stage with less smoothing, from the first to the least: the best prices, their bound, reduced
+    profits there, steps."""
     bound, rest = market.bound(prices)
     best, best_rest, done = prices, rest, 0
     if not len(market.starts):
         return best, bound, rest, 0
     worth = np.maximum(np.maximum.reduceat(market.profit, market.starts), 1.0)
     heat = np.zeros(len(market.floor))
+    now_smooth, least = smooth
     while done < rounds and left() > 0:
-        heat[market.ask[market.starts]] = smooth * worth
+        heat[market.ask[market.starts]] = now_smooth * worth
         near = np.flatnonzero(rest > (market.margins(rest) - 8 * heat)[market.ask])
         steps = int(np.clip(WORK // max(1, len(near)), *STEPS))
         prices = _descend(market.restricted(near), prices, heat, steps)
@@ -187,9 +194,9 @@ def _annealed(
         gained = bound - now
         if now < bound:
             bound, best, best_rest = now, prices, rest
-        if smooth <= SMOOTH[3] and gained < ENOUGH * abs(bound):
+        if now_smooth <= least and gained < enough * abs(bound):
             break
-        smooth = max(smooth * SMOOTH[1], SMOOTH[3])
+        now_smooth = max(now_smooth * SMOOTH[1], least)
     return best, bound, best_rest, done
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import chain
 
 import numpy as np
 
@@ -18,6 +19,7 @@ from optimizer import fairness, goals
 from optimizer.bundles import afresh, extended
 from optimizer.cpsat import Model, joined
 from optimizer.effort import Effort, Progress, Watch
+from optimizer.flow import flowed
 from optimizer.greedy import Plan, kept_up, plans, priced, spent, topped_up
 from optimizer.ledger import bind
 from optimizer.market import Floats
@@ -34,6 +36,8 @@ TRUSTED = 5_000
 """Above so many pairs a plan that gives every ask its own best pair is not put to the solver: nothing can beat it."""
 GUARANTEED = 20
 """Pairs of each request that the exact solver looks at where what is guaranteed does not fall into place by itself."""
+FLOWING = 3_000_000
+"""Up to so many pairs a flow is worth its time."""
 AGAIN = 3
 """How often ways to split are made from what is left."""
 
@@ -150,7 +154,7 @@ class Stages:
             self._split_again(lambda: self.search.run(self._left, self._effort))
             return
         best = self.search.plan
-        for each in priced(self.pairs, found, self.entitled):
+        for each in chain(priced(self.pairs, found, self.entitled), self._flowed(found)):
             best = max(best, each, key=lambda plan: goals.score(self.lines, plan))
             if self._left() <= 0:
                 break
@@ -174,6 +178,11 @@ class Stages:
 
         self._split_again(improve_again)
         self.stage = improve()
+
+    def _flowed(self, prices: Prices) -> Iterator[Plan]:
+        """Plans by way of a flow, where nothing comes before value and the flow is not too wide to be worth its time."""
+        if len(self.lines) == 1 and len(self.pairs) <= FLOWING:
+            yield from flowed(self.pairs, self.lines[0].coefficient, prices)
 
     def _priced(self) -> Prices:
         """The clearing prices, and what they prove of the last goal."""

@@ -1,11 +1,12 @@
 """One goal, many pairs: from a plan and prices to a better plan and a tighter bound.
 
-Four means, each leaving the plan valid and the bound certified:
+Five means, each leaving the plan valid and the bound certified:
 
 * *Neighbourhoods*: the asks around one contested limit are taken out of the plan and placed anew by the exact solver,
   all others staying where they are.
 * *Fixing by reduced cost*: a pair whose regret at the prices is more than the whole gap is in no better plan. What
   is left of the pairs stands for all of them, so that the exact solver's bound on the rest is a bound on the whole.
+* *Mixed integers* (``mixed.py``): HiGHS on what is left of the pairs, where somebody has the patience.
 * *Packing* (``packing.py``): with the assignment priced, every group is a knapsack of its own.
 * *Knapsacks*: with groups and shared capacity priced, every tenant's budgets and quotas are a problem of its own, small
   enough to solve exactly; the sum is a bound that knows a budget cannot be spent to the last cent.
@@ -13,6 +14,7 @@ Four means, each leaving the plan valid and the bound certified:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -25,6 +27,7 @@ from optimizer.goals import Line
 from optimizer.greedy import Plan
 from optimizer.ledger import Ledger, Seats, bind
 from optimizer.market import Floats, Ints
+from optimizer.mixed import mixed
 from optimizer.packing import packed_bound
 from optimizer.pairs import Pairs
 from optimizer.prices import Prices
@@ -37,6 +40,10 @@ FIRST = 4
 """Pairs of each ask in that core."""
 KNAPSACK = 1.0
 """Deterministic seconds for one tenant's knapsack; its bound counts also where it is cut short."""
+MIXED = 120_000
+"""So many pairs the mixed-integer solver handles in the time that somebody with patience has …"""
+PATIENT = 2.0
+"""… which is, at the least, so many seconds left."""
 AROUND = 150
 """Asks in a neighbourhood."""
 BEST = 8
@@ -104,6 +111,8 @@ class Improvement:
         else:
             stage = "neighbourhoods"
             self._neighbourhoods(ranked, lambda: left() - 0.5 * total, effort)
+        if not self.proved and effort.deterministic is None and left() > PATIENT:
+            self._mixed(left() * 0.6, effort)
         if not self.proved and left() > 0 and len(kept := self._open()) <= WHOLE:
             self._exact(kept, replace(effort, seconds=left() * 0.7), whole=True)
             stage = "exact"
@@ -139,6 +148,24 @@ class Improvement:
             if whole and model.exact and not self.pairs.partial:
                 self.bound = min(self.bound, max(found.best, self.value))
                 self.heard("exact")
+
+    def _mixed(self, seconds: float, effort: Effort) -> None:
+        """The mixed-integer solver on all that a better plan could hold."""
+        kept = self._open()
+        if len(kept) > MIXED:
+            return
+        found = mixed(
+            self.pairs,
+            kept,
+            self.line.coefficient,
+            [(line.coefficient, line.of(self.plan)) for line in self.before],
+            replace(effort, seconds=seconds),
+        )
+        self.solves += 1
+        self._adopt(frozenset(found.plan), {pair: seats for pair, seats in found.plan.items() if seats})
+        if not self.pairs.partial and found.bound < self.bound:
+            self.bound = max(self.value, math.ceil(found.bound))
+            self.heard("mixed-integer")
 
     def _neighbourhoods(self, ranked: Ranked, left: Callable[[], float], effort: Effort) -> None:
         dice = np.random.default_rng(effort.seed)
