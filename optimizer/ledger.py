@@ -22,6 +22,21 @@ Seats = tuple[tuple[int, int], ...]
 """(group, node) of each worker, for requests whose workers want nodes; else empty."""
 
 
+class _NodesOf(dict[int, "Nodes | NodesInTime"]):
+    """Group → its nodes; what was not looked at is as the market has it."""
+
+    def __init__(self, pairs: Pairs) -> None:
+        super().__init__()
+        self._market = pairs.market
+
+    def __missing__(self, group: int) -> Nodes | NodesInTime:
+        market = self._market
+        part = market.nodes[market.first_node[group] : market.first_node[group + 1]]
+        made = Nodes(part[:, 0].tolist()) if market.buckets == 1 else NodesInTime(part)
+        self[group] = made
+        return made
+
+
 class Ledger:
     """Remaining capacity and money; mutable, one for each attempt at a plan."""
 
@@ -35,18 +50,21 @@ class Ledger:
         self._rooms: dict[tuple[int, int], Ints] = {}
 
     @cached_property
-    def nodes(self) -> list[Nodes | NodesInTime]:
-        """Of every group."""
-        market = self._pairs.market
-        parts = [market.nodes[low:high] for low, high in zip(market.first_node, market.first_node[1:], strict=False)]
-        if market.buckets == 1:
-            return [Nodes(part[:, 0].tolist()) for part in parts]
-        return [NodesInTime(part) for part in parts]
+    def nodes(self) -> _NodesOf:
+        """Of every group, made when they are first looked at: most groups' never are."""
+        return _NodesOf(self._pairs)
 
     @cached_property
     def largest(self) -> Ints:
         """The most units free on one node of each group, at some time."""
-        return np.array([nodes.largest() for nodes in self.nodes], dtype=np.int64)
+        market = self._pairs.market
+        most: Ints = np.zeros(len(market.first_node) - 1, dtype=np.int64)
+        having = np.flatnonzero(np.diff(market.first_node))
+        if len(having):
+            most[having] = np.maximum.reduceat(market.nodes.max(axis=1), market.first_node[having])
+        for group, nodes in self.nodes.items():
+            most[group] = nodes.largest()
+        return most
 
     def unlimited(self) -> None:
         """Leave only budgets and quotas: for a bound in which everything else has its price."""
@@ -225,7 +243,7 @@ def bind(pairs: Pairs, chosen: Iterable[int], named: Mapping[int, Seats]) -> Map
             return None
         ledger.take_on(pair, seats)
         bound[pair] = seats
-    return None if any(nodes.overfull() for nodes in ledger.nodes) else bound
+    return None if any(nodes.overfull() for nodes in ledger.nodes.values()) else bound
 
 
 def spread(free: list[int], units: int) -> tuple[tuple[int, int], ...]:

@@ -208,11 +208,12 @@ def _considered(
     ledger.give_back(pair, seats)
     free = dict(zip(own, ledger.fits(ask, slice(own.start, own.stop)).tolist(), strict=True))
     ledger.take_on(pair, seats)
+    order = np.lexsort((seen.price[row], seen.why[row] != 0))[: most + len(mine)]
+    told = set(order.tolist())
     lost: dict[int, Lost] = {}
-    for other in own:
-        if other not in pairs.several:
-            lost.setdefault(int(pairs.group[other]), _lost(pairs, pair, other, free[other]))
-    order = np.lexsort((seen.price[row], seen.why[row] != 0))
+    for other, at in zip(own, pairs.group[own.start : own.stop].tolist(), strict=True):
+        if at in told and at not in lost and other not in pairs.several:
+            lost[at] = _lost(pairs, pair, other, free[other])
     return tuple(
         Alternative(
             group=pairs.groups[at].id,
@@ -222,7 +223,7 @@ def _considered(
             lost=lost.get(at, Lost.INELIGIBLE),
             why=Why(int(seen.why[row, at])),
         )
-        for at in order[: most + len(mine)].tolist()
+        for at in order.tolist()
         if at not in mine
     )[:most]
 
