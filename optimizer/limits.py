@@ -19,6 +19,9 @@ from optimizer.market import Ints
 from optimizer.pairs import Pairs
 from optimizer.solution import Limit
 
+BY_NAME = 5_000
+"""Most pieces × nodes of one group for which nodes are told apart only because leases sit on them."""
+
 
 @dataclass(frozen=True)
 class Row:
@@ -65,13 +68,21 @@ def wanting_nodes(pairs: Pairs, kept: Ints) -> dict[int, Pieces]:
 
 
 def loose(pairs: Pairs, kept: Ints) -> dict[int, Pieces]:
-    """Groups whose pieces do not divide each other: these need nodes by name. Only looked for at one time."""
+    """Groups whose nodes are needed by name: pieces do not divide each other, or running leases sit on some of them.
+
+    Only looked for at one time, and the latter only where it stays small.
+    """
     if pairs.market.buckets > 1:
         return {}
+    nodes = np.diff(pairs.market.first_node)
     return {
         group: pieces
         for group, pieces in wanting_nodes(pairs, kept).items()
         if any(large % small for small, large in pairwise(np.unique(pieces.size).tolist()))
+        or (
+            len(pieces.pairs) * int(nodes[group]) <= BY_NAME
+            and any(pairs.keeps.get(pair) for pair in pieces.pairs.tolist())
+        )
     }
 
 

@@ -1,22 +1,21 @@
 """The mixed-integer part: HiGHS over some pairs, for what is linear and too wide for CP-SAT to see through.
 
 It counts in floating point. What it finds is therefore put together anew in whole numbers, pair by pair, and what it
-proves is loosened by more than its tolerance before anybody hears of it. The only file that knows this solver, as
-SciPy brings it.
+proves is loosened by more than its tolerance before anybody hears of it. It works in a process of its own
+(``highs.py``), so that it can be ended, and so that what it dies of is not ours.
 """
 
 from __future__ import annotations
 
+import io
 import math
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future
-from concurrent.futures import TimeoutError as NotYet
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from threading import Thread
 from typing import Any
 
 import numpy as np
-from scipy.optimize import Bounds, LinearConstraint, milp
 from scipy.sparse import csr_array, vstack
 
 from optimizer.effort import Effort
@@ -25,9 +24,8 @@ from optimizer.ledger import Ledger, Seats
 from optimizer.market import Floats, Ints
 from optimizer.pairs import Pairs
 
-POLL = 0.05
 GRACE = 5.0
-"""Seconds: how often it is looked whether somebody wants to stop, and how long after twice its time it may end."""
+"""Seconds after its time at which its process is ended."""
 TOLERANCE = 1e-5
 """Relative; well above the solver's own 1e-6 of feasibility."""
 
@@ -58,51 +56,47 @@ def mixed(pairs: Pairs, kept: Ints, profit: Ints, before: Sequence[tuple[Ints, i
     least = np.full(len(most), -np.inf)
     least[len(most) - len(before) :] = [1.0 if reached else 0.0 for _, reached in before]
     money = 1 / max(1.0, float(profit[kept].max(initial=1)) / 1e4)
-
-    def solve() -> Any:
-        return milp(
-            -profit[kept] * money,
-            integrality=np.ones(len(kept)),
-            bounds=Bounds(0, 1),
-            constraints=LinearConstraint(vstack(rows), least, most),
-            options={"time_limit": effort.seconds, "mip_rel_gap": 1e-5},
-        )
-
-    found = _unless_stopped(solve, effort)
+    matrix = csr_array(vstack(rows))
+    found = _answer(
+        {
+            "cost": -profit[kept] * money,
+            "data": matrix.data,
+            "indices": matrix.indices,
+            "indptr": matrix.indptr,
+            "shape": np.array(matrix.shape),
+            "least": least,
+            "most": most,
+            "seconds": np.array(effort.seconds),
+        },
+        effort,
+    )
     if found is None:
         return Mixed({}, math.inf)
-    bound = math.inf
-    if found.mip_dual_bound is not None and math.isfinite(found.mip_dual_bound):
-        bound = -float(found.mip_dual_bound) / money * (1 + TOLERANCE) + 1
-    if found.x is None:
+    bound = -float(found["bound"]) / money * (1 + TOLERANCE) + 1
+    if not len(found["x"]):
         return Mixed({}, bound)
     ledger = Ledger(pairs)
     plan: dict[int, Seats] = {}
-    chosen = kept[found.x > 0.5]
+    chosen = kept[found["x"] > 0.5]
     for pair in chosen[np.argsort(-profit[chosen], kind="stable")].tolist():
         if pair in ledger.fitting(int(pairs.ask[pair]), range(pair, pair + 1)):
             plan[pair] = ledger.take(pair)
     return Mixed(plan, bound)
 
 
-def _unless_stopped(solve: Callable[[], Any], effort: Effort) -> Any:
-    """What it returns; None where somebody asked to stop, or where it does not end in time.
-
-    This solver cannot be told to stop. It is left to itself then, to end by its own limit.
-    """
-    answer: Future[Any] = Future()
-
-    def run() -> None:
-        try:
-            answer.set_result(solve())
-        except Exception as error:
-            answer.set_exception(error)
-
-    Thread(target=run, name="mixed-integer solver", daemon=True).start()
-    waited = 0.0
-    while not effort.stop.asked and waited < 2 * effort.seconds + GRACE:
-        try:
-            return answer.result(timeout=POLL)
-        except NotYet:
-            waited += POLL
-    return None
+def _answer(problem: Mapping[str, Any], effort: Effort) -> Mapping[str, Any] | None:
+    """What the other process says; None where it was stopped, died, or did not end in time."""
+    written = io.BytesIO()
+    np.savez(written, **problem)
+    command = [sys.executable, "-m", "optimizer.highs"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+        with effort.stop.stopping(process.kill):
+            try:
+                answer, _ = process.communicate(written.getvalue(), timeout=effort.seconds + GRACE)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                return None
+        if process.returncode:
+            return None
+    with np.load(io.BytesIO(answer), allow_pickle=False) as found:
+        return dict(found)

@@ -180,7 +180,7 @@ class Stages:
         self.stage = improve()
 
     def _flowed(self, prices: Prices) -> Iterator[Plan]:
-        """Plans by way of a flow, where nothing comes before value and the flow is not too wide to be worth its time."""
+        """Plans by way of a flow, where nothing comes before value and it is not too wide to be worth its time."""
         if len(self.lines) == 1 and len(self.pairs) <= FLOWING:
             yield from flowed(self.pairs, self.lines[0].coefficient, prices)
 

@@ -110,9 +110,10 @@ class Improvement:
             self._exact(core, replace(effort, seconds=total * 0.3), whole=False)
         else:
             stage = "neighbourhoods"
-            self._neighbourhoods(ranked, lambda: left() - 0.5 * total, effort)
+            patient = effort.deterministic is None and total > PATIENT
+            self._neighbourhoods(ranked, lambda: left() - (0.6 if patient else 0.5) * total, effort)
         if not self.proved and effort.deterministic is None and left() > PATIENT:
-            self._mixed(left() * 0.6, effort)
+            self._mixed(left() * 0.75, effort)
         if not self.proved and left() > 0 and len(kept := self._open()) <= WHOLE:
             self._exact(kept, replace(effort, seconds=left() * 0.7), whole=True)
             stage = "exact"

@@ -16,14 +16,17 @@ from hypothesis import strategies as st
 from optimizer import goals
 from optimizer.check import cost_of, unsuitable
 from optimizer.cpsat import Model
-from optimizer.effort import Effort
+from optimizer.effort import Effort, Progress, Stop
+from optimizer.flow import flowed
 from optimizer.ledger import Ledger
 from optimizer.limits import rows
+from optimizer.mixed import mixed
 from optimizer.packing import packed_bound
 from optimizer.pairs import compile_pairs
 from optimizer.prices import clear
 from optimizer.problem import Aim, Problem
 from optimizer.solution import Limit, Status
+from optimizer.solve import solve
 from tests.optimizing import DOLLAR, answer, ask, group, possible, problems, where
 from tests.test_optimizer import crowd
 
@@ -205,3 +208,82 @@ def priced(problem: Problem) -> Problem:
         for ask in problem.asks
     )
     return replace(problem, asks=asks, aim=Aim.WELFARE)
+
+
+def crowded(seed: int) -> Problem:
+    """More than fits, without budgets: the mixed-integer solver's own ground."""
+    dice = random.Random(seed)
+    groups = tuple(group(f"g{at}", dice.randint(4, 12), price_micros=dice.randint(1, 4) * DOLLAR) for at in range(12))
+    asks = tuple(
+        ask(f"r{at:03}", dice.choice((1, 2, 3, 5, 7)), value_micros=dice.randint(2, 40) * DOLLAR, created=at)
+        for at in range(200)
+    )
+    return Problem(groups=groups, asks=asks, aim=Aim.WELFARE)
+
+
+def test_the_mixed_integer_solver_bounds_what_it_finds_and_keeps_the_limits() -> None:
+    pairs = compile_pairs(crowded(1))
+    profit = goals.goals(pairs)[-1].coefficient
+    everything = np.arange(len(pairs))
+    found = mixed(pairs, everything, profit, (), Effort(seconds=20, deterministic=None, seed=0, workers=1))
+    reached = int(profit[list(found.plan)].sum())
+    exact = Model(pairs, everything).solve(profit, (), Effort(seconds=60, deterministic=None, seed=0, workers=1))
+    assert exact.status == "OPTIMAL"
+    assert exact.best <= found.bound
+    assert reached <= exact.best <= reached * 1.0001
+    assert len({int(pairs.ask[pair]) for pair in found.plan}) == len(found.plan)
+
+
+def test_a_mixed_integer_solver_that_is_stopped_or_dies_leaves_the_plan_as_it_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pairs = compile_pairs(crowded(2))
+    profit = goals.goals(pairs)[-1].coefficient
+    effort = Effort(seconds=20, deterministic=None, seed=0, workers=1)
+    effort.stop.now()
+    stopped = mixed(pairs, np.arange(len(pairs)), profit, (), effort)
+    assert (dict(stopped.plan), stopped.bound) == ({}, np.inf)
+    monkeypatch.setattr("sys.executable", "/bin/false")
+    dead = mixed(pairs, np.arange(len(pairs)), profit, (), Effort(seconds=20, deterministic=None, seed=0, workers=1))
+    assert (dict(dead.plan), dead.bound) == ({}, np.inf)
+
+
+def test_plans_by_way_of_a_flow_keep_every_limit_and_find_what_greed_misses() -> None:
+    # One device is worth 9 to a, which could as well have the other; greed by value leaves b with nothing.
+    groups = (group("g", 1), group("h", 1, price_micros=2 * DOLLAR))
+    asks = (
+        ask("a", 1, value_micros=12 * DOLLAR),
+        ask("b", 1, value_micros=11 * DOLLAR, matched=frozenset({"g"})),
+    )
+    pairs = compile_pairs(Problem(groups=groups, asks=asks, aim=Aim.WELFARE))
+    profit = goals.goals(pairs)[-1].coefficient
+    prices = clear(pairs, profit, left=lambda: 1.0)
+    best = max(int(profit[list(plan)].sum()) for plan in flowed(pairs, profit, prices))
+    assert best == 20 * DOLLAR
+
+
+def test_a_solver_that_fails_leaves_a_smaller_honest_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    def dies(*_: object, **__: object) -> None:
+        raise RuntimeError("out of luck")
+
+    monkeypatch.setattr("optimizer.cpsat.Model.solve", dies)
+    solution = answer(crowded(3))
+    assert "out of luck" in str(solution.stats["trouble"])
+    assert solution.placements
+    assert solution.goals[0].reached <= solution.goals[0].bound
+
+
+def test_a_solve_that_is_stopped_before_it_began_still_answers_with_a_valid_plan() -> None:
+    stop = Stop()
+    stop.now()
+    solution = solve(crowded(4), time_limit_s=3600, stop=stop)
+    assert solution.placements
+
+
+def test_whoever_watches_hears_the_gap_close() -> None:
+    heard: list[Progress] = []
+    solve(crowded(5), time_limit_s=5, watch=heard.append)
+    gaps = [each.bound - each.reached for each in heard if each.bound is not None and each.reached is not None]
+    assert heard[0].stage == "greedy"
+    assert heard[-1].stage == "done"
+    assert gaps == sorted(gaps, reverse=True)
