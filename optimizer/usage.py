@@ -106,11 +106,11 @@ class Limits:
                 add(piece.group * buckets + bucket, piece.units)
                 for row, weight in self.members.get(piece.group, ()):
                     add(self.cells + row * buckets + bucket, weight * piece.units)
-        for budget in self.market.problem.budgets:
-            if budget.id in ask.budgets and budget.from_s <= start_s < _until(budget):
+        for budget in self.market.budgets_of(ask):
+            if budget.from_s <= start_s < _until(budget):
                 add(self.budget[budget.id], sum(piece.cost for piece in pieces))
-        for quota in self.market.problem.quotas:
-            if quota.id in ask.quotas and end_s > quota.from_s and start_s < _until(quota):
+        for quota in self.market.quotas_of(ask):
+            if end_s > quota.from_s and start_s < _until(quota):
                 devices = sum(
                     piece.devices
                     for piece in pieces
@@ -186,7 +186,11 @@ def _allowances(limits: Limits, asks: Sequence[Ask], columns: Mapping[str, Ints]
             mask &= (when[0] >= from_s[at]) & (when[0] < until_s[at])
         yield mask, limit, columns["cost"]
     first += len(problem.budgets)
-    scoped = [(at, quota.groups) for at, quota in enumerate(problem.quotas) if quota.groups is not None]
+    scopes = list(dict.fromkeys(quota.groups for quota in problem.quotas))
+    scoped = scopes not in ([], [None])
+    inside = np.stack([market.named(groups) for groups in scopes]) if scoped else np.ones((1, 1), dtype=np.bool_)
+    place = {groups: at for at, groups in enumerate(scopes)}
+    scope_of = np.array([place[quota.groups] for quota in problem.quotas], dtype=np.int64)
     for number, limit in _by_number(quotas):
         every = number == 0 and bool((limit >= 0).all()) and when is None and not scoped
         mask = None if every else limit[columns["ask"]] >= 0
@@ -195,8 +199,8 @@ def _allowances(limits: Limits, asks: Sequence[Ask], columns: Mapping[str, Ints]
         if mask is not None and when is not None:
             from_s, until_s = _windows(problem.quotas)
             mask &= (when[1] > from_s[at]) & (when[0] < until_s[at])
-        for which, groups in scoped if mask is not None else ():
-            mask &= (at != which) | market.named(groups)[columns["group"]]
+        if mask is not None and scoped:
+            mask &= inside[scope_of[at], columns["group"]]
         yield mask, limit, columns["devices"]
 
 
