@@ -102,6 +102,7 @@ def extended(pairs: Pairs, ways: Sequence[Way], *, dropped: Iterable[int] = ()) 
     new = np.array([_row(pairs, way) for way in ways], dtype=np.int64).reshape(-1, len(NAMES)).T
     columns = {name: np.concatenate((new[at], getattr(pairs, name)[keep])) for at, name in enumerate(NAMES)}
     order = best_first(columns, pairs.problem.aim)
+    order = np.arange(len(columns["ask"])) if order is None else order
     place = np.empty(len(order), dtype=np.int64)
     place[order] = np.arange(len(order))
     moved = np.full(len(pairs), -1, dtype=np.int64)

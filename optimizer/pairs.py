@@ -129,7 +129,13 @@ def compile_pairs(problem: Problem) -> Pairs:
     )
     market = Market(problem)
     parts = [_part(market, problem, low, high) for low, high in _slices(problem)]
-    columns = {name: _joined([part[name] for part in parts]) for name in NAMES}
+    # Columns that are one array in every slice (devices are units, mostly) stay one.
+    joined: dict[tuple[int, ...], Ints] = {}
+    columns = {}
+    for name in NAMES:
+        pieces = [part[name] for part in parts]
+        same = tuple(id(piece) for piece in pieces)
+        columns[name] = joined[same] if same in joined else joined.setdefault(same, _joined(pieces))
     pairs = assembled(problem, market, columns, {}, {}, partial=False)
     if any(ask.running is not None or ask.split > 1 for ask in problem.asks):
         return bundled(pairs)
@@ -166,11 +172,11 @@ def assembled(
     )
 
 
-def best_first(columns: Mapping[str, Ints], aim: Aim) -> Ints:
-    """The order in which pairs lie: by request, and each request's by what matters to it."""
+def best_first(columns: Mapping[str, Ints], aim: Aim) -> Ints | None:
+    """The order in which pairs lie: by request, and each request's by what matters to it; None: as they are."""
     ask, amount = columns["ask"], columns["cost"] + columns["loss"]
     if not len(ask):
-        return ask
+        return None
     wish = ZERO if aim is Aim.WELFARE else 2 * columns["tier"] + columns["plain"]
     if wish.any():
         return np.lexsort((columns["slack"], amount, wish, ask))
@@ -181,7 +187,7 @@ def best_first(columns: Mapping[str, Ints], aim: Aim) -> Ints:
     if int(ask[-1]) - low >= 2**11 or most >= 2**52:
         return np.lexsort((amount, ask))
     key = ((ask - low) << 52) | amount
-    return np.arange(len(key)) if bool((key[1:] >= key[:-1]).all()) else np.argsort(key, kind="stable")
+    return None if bool((key[1:] >= key[:-1]).all()) else np.argsort(key, kind="stable")
 
 
 def _slices(problem: Problem) -> list[tuple[int, int]]:
@@ -219,7 +225,11 @@ def _part(market: Market, problem: Problem, low: int, high: int) -> dict[str, In
         "until": np.broadcast_to(np.int64(1), row.shape) if one else those.until[row],
     }
     order = best_first(columns, problem.aim)
-    return {name: _ordered(each, order) for name, each in columns.items()}
+    ordered: dict[int, Ints] = {}
+    for each in columns.values():
+        if id(each) not in ordered:
+            ordered[id(each)] = _ordered(each, order)
+    return {name: ordered[id(each)] for name, each in columns.items()}
 
 
 def _free(market: Market, those: Variants, row: Ints, group: Ints) -> Ints:
@@ -230,8 +240,8 @@ def _free(market: Market, those: Variants, row: Ints, group: Ints) -> Ints:
     return market.gather("offered", spans, market.least_offered)[row, group]
 
 
-def _ordered(values: Ints, order: Ints) -> Ints:
-    return values if values.strides == (0,) else values[order]
+def _ordered(values: Ints, order: Ints | None) -> Ints:
+    return values if order is None or values.strides == (0,) else values[order]
 
 
 def _joined(parts: list[Ints]) -> Ints:

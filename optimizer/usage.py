@@ -195,7 +195,7 @@ def _allowances(limits: Limits, asks: Sequence[Ask], columns: Mapping[str, Ints]
         every = number == 0 and bool((limit >= 0).all()) and when is None and not scoped
         mask = None if every else limit[columns["ask"]] >= 0
         limit = limit[columns["ask"]]
-        at = np.maximum(limit - first, 0)
+        at = np.maximum(limit - first, 0) if mask is not None else limit
         if mask is not None and when is not None:
             from_s, until_s = _windows(problem.quotas)
             mask &= (when[1] > from_s[at]) & (when[0] < until_s[at])
