@@ -59,7 +59,7 @@ class Prices:
     @property
     def whole_bound(self) -> int:
         """The bound for profits in whole units, with room for what floating-point sums may have lost."""
-        return math.floor(self.bound * (1 + 1e-9) + 1e-6)
+        return math.floor(self.bound * (1 + 1e-9) + 1e-6) + self.market.rounding
 
     def by_limit(self) -> dict[tuple[Limit, str], float]:
         """The prices that are not zero, by what they price; of a limit in several buckets of time, the sum."""
@@ -88,6 +88,8 @@ class Clearing:
         self.profit: Floats = profit.astype(np.float64)
         self.ask = pairs.ask
         self._matrix: Any = usage.matrix
+        self.rounding = 2 * int(pairs.splits.sum())
+        """µUSD by which ways to split, rounded part by part, may be better than the whole ways they mix."""
         self.floor: Floats = np.zeros(len(pairs.asks))
         """What each ask gains by nothing; of one that must be placed, less than anything."""
         if forced is not None:

@@ -22,7 +22,7 @@ from optimizer.market import Bools, Ints
 from optimizer.packing import packed_bound
 from optimizer.pairs import Pairs
 from optimizer.prices import Prices, clear
-from optimizer.solution import Goal
+from optimizer.solution import Goal, Proof
 from optimizer.welfare import Improvement
 
 WHOLE = 12_000
@@ -44,7 +44,7 @@ class Search:
         self._heard = heard
         self._lines = lines
         self.plan = plan
-        self._proved: dict[int, int] = {}
+        self._proved: dict[int, tuple[int, Proof]] = {}
         self._undisputed = goals.undisputed(pairs, plan)
         self._prices: Prices | None = None
         self.modelled = 0
@@ -79,7 +79,7 @@ class Search:
                 reached = [line.of(self.plan) for line in block]
                 for i, bound in enumerate(taken_apart(block, factors, found.best, reached)):
                     if bound is not None:
-                        self.prove(at + i, bound)
+                        self.prove(at + i, bound, Proof.EXACT)
             for line in block:
                 model.require(line, line.of(self.plan))
             at += used
@@ -100,17 +100,18 @@ class Search:
         line, pairs = self._lines[at], self._pairs
         if line.maximise:
             prices = clear(pairs, line.coefficient, left=left)
-            self.prove(at, packed_bound(pairs, prices, left))
+            self.prove(at, packed_bound(pairs, prices, left), Proof.PACKING)
         elif goals.complete(pairs, self.plan):
             profit, earned = goals.rewarded(line, pairs, goals.forced(self._lines[:at], pairs, self.plan))
             prices = clear(pairs, profit, left=left)
-            self.prove(at, earned - packed_bound(pairs, prices, left))
+            self.prove(at, earned - packed_bound(pairs, prices, left), Proof.PACKING)
             self._follow(prices)
 
-    def prove(self, at: int, bound: int) -> None:
+    def prove(self, at: int, bound: int, proof: Proof) -> None:
         """No plan as good in all goals before passes this in goal ``at``."""
-        known = self._proved.get(at, bound)
-        self._proved[at] = min(known, bound) if self._lines[at].maximise else max(known, bound)
+        known = self._proved.get(at)
+        if known is None or (bound < known[0] if self._lines[at].maximise else bound > known[0]):
+            self._proved[at] = bound, proof
 
     def price(self, left: Callable[[], float]) -> None:
         """Prices for all goals: they say which pairs deserve the exact solver, and lead to one more plan.
@@ -132,13 +133,13 @@ class Search:
         """The plan and the bound of a problem with one goal that was solved by other means."""
         self.plan = improvement.plan
         self._undisputed = goals.undisputed(self._pairs, self.plan)
-        self.prove(len(self._lines) - 1, improvement.bound)
+        self.prove(len(self._lines) - 1, improvement.bound, improvement.proof)
         self.modelled, self.solves, self.work = improvement.modelled, improvement.solves, improvement.work
 
     def inherit(self, before: Search) -> None:
         """What was proved of the same problem with fewer ways to split."""
-        for at, bound in before._proved.items():
-            self.prove(at, bound)
+        for at, (bound, proof) in before._proved.items():
+            self.prove(at, bound, proof)
         self.solves, self.work = before.solves, before.work
 
     def top_up(self) -> None:
@@ -153,6 +154,7 @@ class Search:
                 maximise=line.maximise,
                 reached=line.of(self.plan),
                 bound=self.bound_of(at),
+                proof=self._proof_of(at),
             )
             for at, line in enumerate(self._lines)
         )
@@ -169,7 +171,11 @@ class Search:
         proved = self._proved.get(at)
         if proved is None:
             return easy
-        return min(easy, proved) if line.maximise else max(easy, proved)
+        return min(easy, proved[0]) if line.maximise else max(easy, proved[0])
+
+    def _proof_of(self, at: int) -> Proof:
+        proved = self._proved.get(at)
+        return Proof.ALONE if proved is None or self.bound_of(at) != proved[0] else proved[1]
 
     def _adopt(self, chosen: Collection[int], named: Mapping[int, Seats]) -> None:
         seats = bind(self._pairs, chosen, named)

@@ -295,6 +295,23 @@ class Fairness:
     """The largest first."""
 
 
+class Proof(StrEnum):
+    """What a bound was proved by; whichever it is, it holds for the whole problem."""
+
+    ALONE = "each request alone"
+    """No request can add more than its best choice does if it were the only one."""
+    PRICES = "prices"
+    """Lagrangian duality at the clearing prices."""
+    PACKING = "packing"
+    """Prices on everything but groups, which are packed one by one."""
+    KNAPSACKS = "knapsacks"
+    """Prices on groups; what shares budgets is solved exactly."""
+    MIXED = "mixed-integer"
+    """HiGHS, loosened by more than its tolerance."""
+    EXACT = "exact"
+    """CP-SAT in whole numbers."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Goal:
     """One line of the lexicographic objective: what was reached and what no plan can pass.
@@ -306,6 +323,7 @@ class Goal:
     maximise: bool
     reached: int
     bound: int
+    proof: Proof = Proof.ALONE
 
     @property
     def gap(self) -> float:
@@ -325,7 +343,7 @@ class Solution:
     cost_micros: int
     prices: Mapping[tuple[Limit, str], float]
     """Clearing prices: µUSD per unit of a group, per µUSD of a budget, per device of a quota; those not named are 0.
-    Known where the aim is welfare and the problem large enough to need them."""
+    Known where the aim is welfare, unless there was nothing to choose or to dispute."""
     unused: Mapping[str, Idle] = field(default_factory=dict)
     """Group → why some of it is left; for groups with units that nobody takes now."""
     ended: tuple[str, ...] = ()

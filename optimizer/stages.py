@@ -27,7 +27,7 @@ from optimizer.pairs import Pairs, compile_pairs
 from optimizer.prices import Prices, clear
 from optimizer.problem import Aim, Problem
 from optimizer.search import Search
-from optimizer.solution import Fairness, Limit, Placement, Solution
+from optimizer.solution import Fairness, Limit, Placement, Proof, Solution
 from optimizer.welfare import Improvement
 
 EXACT = 2_000
@@ -57,7 +57,8 @@ class Stages:
     ) -> None:
         self._left, self._effort, self._elapsed, self._watch = left, effort, elapsed, watch
         self.stage, self.winner, self.trouble = "nothing to choose", "none", ""
-        self.prices: Mapping[tuple[Limit, str], float] = previous.prices if previous else {}
+        self.prices: Mapping[tuple[Limit, str], float] = {}
+        self._before = previous.prices if previous else {}
         self.reduced: Floats | None = None
         """Of each pair, its profit less what it uses at the prices; known where the aim is welfare."""
         self._look(compile_pairs(problem))
@@ -192,9 +193,9 @@ class Stages:
         if all(each.of(self.search.plan) == each.ceiling for each in first):
             forced |= self.entitled
         forced &= np.diff(pairs.start) > 0
-        found = clear(pairs, line.coefficient, left=self._left, before=self.prices, forced=forced)
+        found = clear(pairs, line.coefficient, left=self._left, before=self.prices or self._before, forced=forced)
         self.prices, self.reduced = found.by_limit(), found.reduced
-        self.search.prove(len(self.lines) - 1, found.whole_bound)
+        self.search.prove(len(self.lines) - 1, found.whole_bound, Proof.PRICES)
         return found
 
     def _split_again(self, solve: Callable[[], str]) -> None:

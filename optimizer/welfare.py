@@ -31,6 +31,7 @@ from optimizer.mixed import mixed
 from optimizer.packing import packed_bound
 from optimizer.pairs import Pairs
 from optimizer.prices import Prices
+from optimizer.solution import Proof
 
 WHOLE = 15_000
 """So many pairs the exact solver handles well at once."""
@@ -82,6 +83,7 @@ class Improvement:
     bound: int
     heard: Callable[[str], None] = lambda _: None
     """Is told the stage whenever the plan or the bound has become better."""
+    proof: Proof = Proof.PRICES
     solves: int = 0
     modelled: int = 0
     work: float = 0.0
@@ -99,7 +101,7 @@ class Improvement:
     def run(self, left: Callable[[], float], effort: Effort) -> str:
         """All means in turn while time lasts; the name of the last."""
         if not self.proved and left() > 0:
-            self.bound = min(self.bound, max(self.value, packed_bound(self.pairs, self.prices, left)))
+            self._prove(packed_bound(self.pairs, self.prices, left), Proof.PACKING)
             self.heard("prices")
         if self.proved or left() <= 0:
             return "prices"
@@ -124,6 +126,10 @@ class Improvement:
             self._neighbourhoods(ranked, left, effort)
         return stage
 
+    def _prove(self, bound: int, proof: Proof) -> None:
+        if (bound := max(bound, self.value)) < self.bound:
+            self.bound, self.proof = bound, proof
+
     def _core(self, ranked: Ranked) -> Ints:
         """The few best pairs of each ask, and the plan's own."""
         return np.union1d(ranked.order[ranked.rank < FIRST], np.array(sorted(self.plan), dtype=np.int64))
@@ -147,7 +153,7 @@ class Improvement:
         if found.chosen is not None:
             self._adopt(frozenset(found.chosen), found.nodes)
             if whole and model.exact and not self.pairs.partial:
-                self.bound = min(self.bound, max(found.best, self.value))
+                self._prove(found.best, Proof.EXACT)
                 self.heard("exact")
 
     def _mixed(self, seconds: float, effort: Effort) -> None:
@@ -165,7 +171,7 @@ class Improvement:
         self.solves += 1
         self._adopt(frozenset(found.plan), {pair: seats for pair, seats in found.plan.items() if seats})
         if not self.pairs.partial and found.bound < self.bound:
-            self.bound = max(self.value, math.ceil(found.bound))
+            self._prove(math.ceil(found.bound), Proof.MIXED)
             self.heard("mixed-integer")
 
     def _neighbourhoods(self, ranked: Ranked, left: Callable[[], float], effort: Effort) -> None:
@@ -226,7 +232,7 @@ class Improvement:
             if left() <= 0 or part <= 0:
                 break
             known += min(0.0, self._one_knapsack(asks, rest, left(), effort) - part)
-            self.bound = min(self.bound, max(self.value, int(np.ceil((total + known) * (1 + 1e-12)))))
+            self._prove(int(np.ceil((total + known) * (1 + 1e-12))), Proof.KNAPSACKS)
             self.heard("knapsacks")
 
     def _limits(self, asks: Ints) -> list[int]:

@@ -52,6 +52,7 @@ def answer(problem: Problem, solution: Solution, *, stopped: bool = False) -> An
                 unit="µUSD" if is_money(goal.name) else "",
                 reached=goal.reached,
                 bound=goal.bound,
+                proof=goal.proof.value,
                 gap=round(goal.gap, 9),
             )
             for goal in solution.goals

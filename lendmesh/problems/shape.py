@@ -197,6 +197,8 @@ class GoalOut(Outbound):
     """By this plan."""
     bound: int
     """No plan as good in all goals before passes this."""
+    proof: str
+    """What proved the bound: `each request alone`, `prices`, `packing`, `knapsacks`, `mixed-integer` or `exact`."""
     gap: float
     """0 is proved best."""
 

@@ -189,7 +189,7 @@ def summary(problem: Problem, solution: Solution, *, stopped: bool) -> Text:
         line.append("; ").append("no plan is better", style="green")
     else:
         line.append(
-            f"; at most {percent(solution.gap)} from the best ({weakest(solution)}; last stage: {_stage(solution)})"
+            f"; at most {percent(solution.gap)} from the best ({weakest(solution)}; bound by {_proof(solution)})"
         )
     line.append(f"; {solution.wall_s:.2f} s{', stopped' if stopped else ''}")
     return line
@@ -281,9 +281,10 @@ def _amount(goal: str, count: int) -> str:
     return money_signed(count) if is_money(goal) else f"{count:,}"
 
 
-def _stage(solution: Solution) -> str:
-    """How far the solver came; its bounds hold over the whole problem whatever the stage."""
-    return str(solution.stats.get("stage", "unknown"))
+def _proof(solution: Solution) -> str:
+    """What proved the bound of the goal that is farthest from it; it holds over the whole problem."""
+    goal = next((goal for goal in solution.goals if goal.gap > 0), None)
+    return "" if goal is None else goal.proof.value
 
 
 def _first(rows: Iterable[Row]) -> list[Row]:
