@@ -94,6 +94,12 @@ class Running:
             raise BadProblem("A running lease holds something somewhere; this one names no group.")
         for each in self.held:
             within(f"the workers of a running lease on {each.group!r}", each.workers, 1, MAX_DEVICES)
+            if each.nodes and len(each.nodes) != each.workers:
+                raise BadProblem(
+                    f"A running lease names {len(each.nodes)} nodes in {each.group!r}, not one each worker."
+                )
+        if len({each.group for each in self.held}) < len(self.held):
+            raise BadProblem("A running lease names a group twice; say once what it holds there.")
         for what, micros in (("moving", self.move_micros), ("ending", self.end_micros)):
             if micros is not None:
                 within(f"the cost of {what} a running lease", micros, 0, MAX_MONEY)

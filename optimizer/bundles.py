@@ -4,7 +4,7 @@ A request that may be split over k groups has as many ways as there are k groups
 them. Where they are few all of them become pairs. Where they are many, those become pairs that look good: led by each
 of the cheapest groups in turn, and, once the plan has prices, filled from what is left where it is worth least
 (``afresh``). The bound does not depend on which: a split way is a mixture of whole ones, and never better than the best
-of them, so the pairs of single groups, those too large for their group among them, bound it.
+of them, so the pairs of single groups, those too large for their group or its cap among them, bound it.
 """
 
 from __future__ import annotations
@@ -217,7 +217,9 @@ def _all_ways(hold: Sequence[int], workers: int, most: int) -> Iterator[Shares]:
                 raise TooMany
             if left > (most - len(taken)) * largest[place]:
                 return
-            for count in range(min(left, hold[place]), 0, -1):
+            # What is left must fit into as many of the groups that follow as are still allowed.
+            fewest = max(1, left - (most - len(taken) - 1) * largest[place + 1])
+            for count in range(min(left, hold[place]), fewest - 1, -1):
                 yield from further(place + 1, left - count, (*taken, (place, count)))
 
     yield from further(0, workers, ())

@@ -112,7 +112,10 @@ def _misplaced(limits: Limits, ask: Ask, groups: list[Group], placement: Placeme
 
 
 def _scattered(limits: Limits, ask: Ask, groups: list[Group], placement: Placement) -> Iterator[str]:
-    """Of the parts of a split request: each group must do for the whole of it, but for the amount that is free."""
+    """Of the parts of a split request: each group must do for the whole of it, but for what is free there.
+
+    Quotas over some groups are caps on them, like what is free; together the parts must fit (``tally``).
+    """
     if len(groups) > ask.split:
         yield f"it is spread over {len(groups)} groups, at most {ask.split} are allowed"
     if len({group.id for group in groups}) < len(groups):
@@ -129,7 +132,7 @@ def _scattered(limits: Limits, ask: Ask, groups: list[Group], placement: Placeme
             if cost > (most := limits.money(budget)):
                 yield f"all of it on {group.id!r} would cost {cost} µUSD; budget {budget.id!r} has {most}"
         for quota in limits.quotas_of(ask, start, start + seconds):
-            if (quota.groups is None or group.id in quota.groups) and devices > (most := limits.devices(quota)):
+            if quota.groups is None and devices > (most := limits.devices(quota)):
                 yield f"all of it on {group.id!r} would take {devices} devices; quota {quota.id!r} has {most}"
         loss = loss_of(ask, group, start_s=start, moved=placement.moved)
         if limits.aim is Aim.WELFARE and worth(ask) < cost + loss:

@@ -5,7 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from threading import Lock
+from threading import Lock, Thread
+from time import sleep
+
+AGAIN_S = 0.05
+"""So often a solver is told again to end."""
 
 
 class Stop:
@@ -25,9 +29,7 @@ class Stop:
         """End it; more than once is no harm."""
         with self._lock:
             self._asked = True
-            running = list(self._running)
-        for end in running:
-            end()
+        self._insist()
 
     @contextmanager
     def stopping(self, end: Callable[[], object]) -> Iterator[None]:
@@ -36,12 +38,28 @@ class Stop:
             self._running.append(end)
             asked = self._asked
         if asked:
-            end()
+            self._insist()
         try:
             yield
         finally:
             with self._lock:
                 self._running.remove(end)
+
+    def _insist(self) -> None:
+        """End what runs, and again until it has: a solver that is told before it has begun hears nothing."""
+        if self._end_all():
+            Thread(target=self._until_ended, name="stop", daemon=True).start()
+
+    def _until_ended(self) -> None:
+        while self._end_all():
+            sleep(AGAIN_S)
+
+    def _end_all(self) -> bool:
+        with self._lock:
+            running = list(self._running)
+        for end in running:
+            end()
+        return bool(running)
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,14 @@ from typing import Any
 
 import numpy as np
 
+from optimizer.groups import HOURS
 from optimizer.market import NO_CAP, Bits, Bools, Floats, Ints, Market, column
 from optimizer.problem import MAX_MONEY, Aim, Ask, Confidential
 from optimizer.solution import Why
+
+RECLAIMS = 3600 * HOURS
+HOLDABLE = 900_000_000
+"""Devices; no plan lends so many to one request, and at the highest price an hour of them still fits 64 bits."""
 
 __all__ = ["Bits", "Bools", "Cells", "Floats", "Ints", "Market", "Variants", "Verdicts", "eligible", "judge"]
 
@@ -228,7 +233,7 @@ def _cells(market: Market, those: Variants, row: Ints, group: Ints) -> Cells:
     worker = _pieces(market, those, row, group)
     units = worker if (those.workers == 1).all() else worker * those.workers[row]
     devices = units if (market.unit == 1).all() else units * market.unit[group]
-    hourly = devices * _price(market, those, row, group)
+    hourly = np.minimum(devices, HOLDABLE) * _price(market, those, row, group)
     cost = _paid(hourly, those.duration[row])
     if (fees := _fees(market, those)) is not None:
         cost = np.minimum(cost + fees[row, group], MAX_MONEY + 1)
@@ -264,18 +269,24 @@ def _fees(market: Market, those: Variants) -> Ints | None:
 def _loss(market: Market, those: Variants, row: Ints, group: Ints) -> Ints:
     asks = list(those.each())
     fixed = column(
-        -(-ask.delay_micros * max(0, int(market.starts[bucket]) - ask.not_before_s) // 3600)
-        + ((ask.running.move_micros or 0) if ask.running is not None else 0)
+        min(
+            -(-ask.delay_micros * max(0, int(market.starts[bucket]) - ask.not_before_s) // 3600)
+            + ((ask.running.move_micros or 0) if ask.running is not None else 0),
+            MAX_MONEY,
+        )
         for ask, bucket in zip(asks, np.maximum(those.bucket, 0).tolist(), strict=True)
     )
     restart = column(ask.restart_micros for ask in asks)
     if not market.reclaims.any() or not restart.any():
         return fixed[row] if fixed.any() else np.broadcast_to(np.int64(0), row.shape)
-    # In floating point, because rate × seconds × money can leave 64 bits; rounded up, and exact where it fits 53.
-    exact = np.ceil(
-        market.reclaims[group].astype(np.float64) * (those.duration * restart.astype(np.float64))[row] / 3.6e9
-    )
-    loss: Ints = np.minimum(exact, MAX_MONEY).astype(np.int64) + fixed[row]
+    # ⌈rate × seconds × money / 3.6e9⌉: the product can leave 64 bits, those of its quotient and its rest do not.
+    lost = zip(asks, those.duration.tolist(), strict=True)
+    parts = [divmod(ask.restart_micros * seconds, RECLAIMS) for ask, seconds in lost]
+    whole, rest = (column(min(part[at], MAX_MONEY) for part in parts) for at in (0, 1))
+    rate = market.reclaims[group]
+    beyond = rate.astype(np.float64) * whole[row] > MAX_MONEY
+    expected = rate * np.where(beyond, 0, whole[row]) - (-rate * rest[row] // RECLAIMS)
+    loss: Ints = np.minimum(np.where(beyond, MAX_MONEY, expected) + fixed[row], MAX_MONEY)
     return loss
 
 
@@ -364,10 +375,16 @@ def _quotas(market: Market, those: Variants, row: Ints, group: Ints, cells: Cell
             if quotas[name].groups is not None:
                 scoped.setdefault(name, []).append(at)
     passes &= cells.devices <= _caps(everywhere)[row]
-    for name, holders in scoped.items():
-        held = np.zeros(len(those), dtype=np.bool_)
-        held[holders] = True
-        passes &= (cells.devices <= market.quotas[name]) | ~held[row] | ~market.named(quotas[name].groups)[group]
+    if scoped:
+        # Of a request that may be split, one worker must fit a cap on some groups: spreading is what such a cap is for.
+        splits = column(ask.split for ask in those.asks)[those.ask] > 1
+        devices = np.where(splits[row], cells.devices // those.workers[row], cells.devices)
+        first = np.searchsorted(row, np.arange(len(those) + 1))
+        for name, holders in scoped.items():
+            named = market.named(quotas[name].groups)
+            for at in holders:
+                low, high = int(first[at]), int(first[at + 1])
+                passes[low:high] &= (devices[low:high] <= market.quotas[name]) | ~named[group[low:high]]
     yield Why.QUOTA, passes
 
 
@@ -387,7 +404,7 @@ def _rate(market: Market, those: Variants, row: Ints, group: Ints) -> Ints:
     """⌈hourly / wanted + 3600 × transfer / (wanted × duration)⌉, exact: two rounded halves could pass a cap by one."""
     wanted = (those.devices * those.workers)[row]
     units = _pieces(market, those, row, group) * those.workers[row]
-    hourly = units * market.unit[group] * _price(market, those, row, group)
+    hourly = np.minimum(units * market.unit[group], HOLDABLE) * _price(market, those, row, group)
     whole, rest = np.divmod(hourly, wanted)
     fees = _fees(market, those)
     if fees is None:

@@ -7,6 +7,7 @@ other requests only lower the group's count, because their devices fill whatever
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 
@@ -126,7 +127,11 @@ class Ledger:
                     ]
                 )
             )
-            fit &= worker <= self.largest[pairs.group[which]]
+            roomy = worker <= self.largest[pairs.group[which]]
+            if pairs.several:
+                # Workers take different units in different groups; there only seating tells.
+                roomy |= np.array([pair in pairs.several for pair in range(which.start, which.stop)])
+            fit &= roomy
         return fit
 
     def fitting(self, ask: int, which: range, score: Floats | None = None) -> Iterator[int]:
@@ -171,13 +176,20 @@ class Ledger:
         for piece in pairs.pieces(pair):
             units = piece.units // piece.workers
             nodes = self.nodes[piece.group]
-            for _ in range(piece.workers):
-                node = nodes.tightest(units, span) if not wanted else wanted[len(seats)][1]
+            stays = iter([node for group, node in wanted or () if group == piece.group])
+            left = piece.workers
+            while left:
+                node = next(stays, None) if wanted else nodes.tightest(units, span)
+                if node is None and wanted and left == piece.workers:
+                    break  # nobody said on which nodes of this group it is
                 if node is None or nodes.room(node, span) < units:
                     self._unseat(seats, pair, span)
                     return None
-                nodes.take(node, units, span)
-                seats.append((piece.group, node))
+                # The tightest stays the tightest while it holds another.
+                count = 1 if wanted else min(left, nodes.room(node, span) // units)
+                nodes.take(node, units * count, span)
+                seats += [(piece.group, node)] * count
+                left -= count
         self._unseat(seats, pair, span)
         return tuple(seats)
 
@@ -205,15 +217,15 @@ class Ledger:
             return
         span = self._span(pair)
         sizes = {piece.group: piece.units // piece.workers for piece in self._pairs.pieces(pair)}
-        for group, node in seats:
-            self.nodes[group].take(node, sign * sizes[group], span)
+        for (group, node), workers in Counter(seats).items():
+            self.nodes[group].take(node, sign * sizes[group] * workers, span)
         for group in sizes:
             self.largest[group] = self.nodes[group].largest()
 
     def _unseat(self, seats: list[tuple[int, int]], pair: int, span: tuple[int, int]) -> None:
         sizes = {piece.group: piece.units // piece.workers for piece in self._pairs.pieces(pair)}
-        for group, node in seats:
-            self.nodes[group].take(node, -sizes[group], span)
+        for (group, node), workers in Counter(seats).items():
+            self.nodes[group].take(node, -sizes[group] * workers, span)
 
     def _span(self, pair: int) -> tuple[int, int]:
         return int(self._pairs.bucket[pair]), int(self._pairs.until[pair])

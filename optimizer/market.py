@@ -6,14 +6,14 @@ for each distinct wish and remembered: thousands of requests share a few policie
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from optimizer.groups import least
-from optimizer.problem import MAX_DEVICES, MAX_DURATION, Ask, Budget, Problem, Quota, Tier
+from optimizer.problem import MAX_DEVICES, MAX_DURATION, Ask, Budget, Group, Problem, Quota, Tier
 
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
@@ -77,13 +77,7 @@ class Market:
         """Groups × buckets: units free during all of the bucket."""
         self.first_node = np.concatenate(([0], np.cumsum([len(group.per_node) for group in groups]))).astype(np.int64)
         """Nodes of group i are rows first_node[i]:first_node[i + 1] of ``nodes``."""
-        self.nodes = self._profile(
-            [
-                (free, [(each.at_s, each.units) for each in group.later if each.node == node])
-                for group in groups
-                for node, free in enumerate(group.per_node)
-            ]
-        )
+        self.nodes = self._profile([level for group in groups for level in _of_nodes(group)])
         if self.buckets == 1 and len(self.nodes):
             # At one time every device has a node, and nodes that gain and lose at different moments hold less together.
             self.count = np.where(
@@ -289,6 +283,14 @@ class Market:
         if key not in known:
             known[key] = make()
         return known[key]
+
+
+def _of_nodes(group: Group) -> Iterator[tuple[int, list[tuple[int, int]]]]:
+    changes: dict[int | None, list[tuple[int, int]]] = {}
+    for each in group.later:
+        changes.setdefault(each.node, []).append((each.at_s, each.units))
+    for node, free in enumerate(group.per_node):
+        yield free, changes.get(node, [])
 
 
 def column(values: Iterable[int]) -> Ints:

@@ -9,6 +9,7 @@ time is whole seconds from now. Everything is frozen; nothing here knows a clock
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from enum import StrEnum
@@ -25,6 +26,7 @@ from optimizer.ranges import (
     MAX_PRICE,
     MAX_PRIORITY,
     MAX_ROWS,
+    MAX_SHARED,
     MAX_STARTS,
     BadProblem,
     DuplicateId,
@@ -94,7 +96,8 @@ class Budget:
 class Quota:
     """Devices that may still be taken, whatever they cost.
 
-    Over some groups only, it is a cap on exposure: to interruptible offers, to one lender, to one region.
+    Over some groups only, it is a cap on exposure: to interruptible offers, to one lender, to one region. A request
+    that may be split can spread itself over several such caps; one over all groups must hold the whole on each.
     """
 
     id: str
@@ -179,8 +182,12 @@ class Problem:
                 f"{len(self.asks)} requests against {len(self.groups)} groups at {len(self.starts)} starts are too "
                 f"many at once; their product may be {MAX_PAIRS}. Split them by tenant or by region."
             )
+        in_rows = Counter[str]()
         for row in self.rows:
             known(f"capacity row {row.id!r}", "group", row.members, groups)
+            in_rows.update(row.members.keys())
+        for name, times in in_rows.most_common(1):
+            within(f"the number of capacity rows that share group {name!r}", times, 0, MAX_SHARED)
         for quota in self.quotas:
             known(f"quota {quota.id!r}", "group", quota.groups or (), groups)
         by_id = {group.id: group for group in self.groups}
@@ -201,9 +208,14 @@ class Problem:
 
     def _check_running(self, ask: Ask, running: Running, groups: Set[str], by_id: Mapping[str, Group]) -> None:
         known(f"the running lease {ask.id!r}", "group", (each.group for each in running.held), groups)
+        seconds, worst = ask.duration_s, 0
         for held in running.held:
+            group = by_id[held.group]
+            hourly = group.price_at(0) * group.unit * -(-ask.devices // group.unit) * held.workers
+            worst += -(-hourly * seconds // 3600)
             where = f"the node of the running lease {ask.id!r} in group {held.group!r}"
             if ask.same_node and len(held.nodes) != held.workers:
                 raise BadProblem(f"The running lease {ask.id!r} wants its workers on one node each; say on which.")
             for node in held.nodes:
-                within(where, node, 0, len(by_id[held.group].per_node) - 1)
+                within(where, node, 0, len(group.per_node) - 1)
+        within(f"what the running lease {ask.id!r} still costs", worst, 0, MAX_MONEY)

@@ -19,6 +19,8 @@ MAX_PRIORITY = 1_000_000_000
 """Priorities lie within ± this, as Kubernetes has it for PriorityClass values that users may set."""
 MAX_ROWS = 100_000
 """Most groups, capacity rows, budgets or quotas in one problem."""
+MAX_SHARED = 100
+"""Most capacity rows that one group is part of."""
 MAX_ASKS = 100_000
 MAX_PAIRS = 50_000_000
 """Requests × groups × starts: 20,000 × 2,000 fit, in a few GiB; its caller splits what is more, by tenant or region."""

@@ -131,7 +131,8 @@ def _placement(
 
 
 def _slices(pairs: Pairs, asks: list[int]) -> Iterator[tuple[list[int], Verdicts]]:
-    step = max(1, SLICE // max(1, len(pairs.groups)))
+    forms = 1 + max((len(pairs.asks[at].forms) for at in asks), default=0)
+    step = max(1, SLICE // max(1, len(pairs.groups) * len(pairs.problem.starts) * forms))
     for low in range(0, len(asks), step):
         part = asks[low : low + step]
         yield part, judge(pairs.market, [pairs.asks[at] for at in part])

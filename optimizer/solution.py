@@ -162,7 +162,7 @@ class Placement:
     tier: int = 0
     """The latest tier among its parts."""
     loss_micros: int = 0
-    """What counts beside the cost and is not paid: expected reclaims, waiting, being moved."""
+    """What counts beside the cost and is not paid: expected reclaims, waiting, a move; at most a billion dollars."""
     moved: bool = False
     """A running lease that leaves where it is."""
     considered: tuple[Alternative, ...] = ()

@@ -67,14 +67,17 @@ def rate_of(ask: Ask, group: Group, *, start_s: int = 0) -> Fraction:
 
 
 def loss_of(ask: Ask, *groups: Group, start_s: int = 0, moved: bool = False, form: Form | None = None) -> int:
-    """µUSD that count beside the cost and are not paid: expected reclaims on each group, waiting, being moved."""
+    """µUSD that count beside the cost and are not paid: expected reclaims on each group, waiting, being moved.
+
+    What is beyond a billion dollars counts as a billion.
+    """
     loss = up(ask.delay_micros * max(0, start_s - ask.not_before_s), 3600)
     if ask.restart_micros:
         for group in groups:
             loss += up(group.reclaims * duration_of(ask, form or _form(ask, group)) * ask.restart_micros, RECLAIMS)
     if moved and ask.running is not None:
         loss += ask.running.move_micros or 0
-    return loss
+    return min(loss, MAX_MONEY)
 
 
 def tier_of(ask: Ask, group: Group) -> int | None:

@@ -17,6 +17,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 
@@ -323,13 +324,34 @@ def _sharing(pairs: Pairs) -> list[Ints]:
 
 
 def _undominated(pairs: Pairs, own: Ints, rest: Floats) -> Ints:
-    """Pairs that are not beaten by another of the same ask in gain, cost and devices at once."""
-    order = own[np.lexsort((pairs.devices[own], pairs.cost[own], -rest[own], pairs.ask[own]))]
-    keep, ask, cost, devices = [], -1, 0, 0
-    for pair in order.tolist():
-        if int(pairs.ask[pair]) != ask:
-            ask, cost, devices = int(pairs.ask[pair]), 2**62, 2**62
+    """Pairs that are not beaten by another of the same ask and limits in gain, cost and devices at once."""
+    drawn = _drawn(pairs, own)
+    order = np.lexsort((pairs.devices[own], pairs.cost[own], -rest[own], drawn, pairs.ask[own]))
+    keep, group, cost, devices = [], (-1, -1), 0, 0
+    for pair, limits in zip(own[order].tolist(), drawn[order].tolist(), strict=True):
+        if (int(pairs.ask[pair]), limits) != group:
+            group, cost, devices = (int(pairs.ask[pair]), limits), 2**62, 2**62
         if int(pairs.cost[pair]) < cost or int(pairs.devices[pair]) < devices:
             keep.append(pair)
             cost, devices = min(cost, int(pairs.cost[pair])), min(devices, int(pairs.devices[pair]))
     return np.array(sorted(keep), dtype=np.int64)
+
+
+def _drawn(pairs: Pairs, own: Ints) -> Ints:
+    """A number for each of these pairs, the same where the same budgets and quotas count it.
+
+    A cap on some groups, or a budget with a window, counts one pair of an ask and not another.
+    """
+    problem = pairs.problem
+    windows = {(each.from_s, each.until_s) for each in problem.budgets}
+    windows |= {(each.from_s, each.until_s) for each in problem.quotas}
+    if windows <= {(0, None)} and all(quota.groups is None for quota in problem.quotas):
+        return np.zeros(len(own), dtype=np.int64)
+    used = pairs.usage.matrix[own]
+    numbers: dict[tuple[int, ...], int] = {}
+    found = []
+    for low, high in pairwise(used.indptr.tolist()):
+        mine = used.indices[low:high]
+        key = tuple(sorted(mine[mine >= pairs.usage.hard].tolist()))
+        found.append(numbers.setdefault(key, len(numbers)))
+    return np.array(found, dtype=np.int64)

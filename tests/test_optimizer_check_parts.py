@@ -61,8 +61,9 @@ def test_a_split_request_pays_each_part_and_each_transfer() -> None:
         "each part does for the whole by quota",
         SPLIT,
         HALVES,
-        replace(SPLIT, quotas=(Quota(id="q", remaining_devices=3, groups=frozenset({"b"})),)),
+        replace(SPLIT, quotas=(Quota(id="q", remaining_devices=3),)),
         "all of it on 'b' would take 4 devices; quota 'q' has 3",
+        alone=False,
     ),
     Case("parts add up", SPLIT, HALVES, {"r": spread(PAIR, (A, 1, ()))}, "1 workers are not the whole of 2"),
     Case(
@@ -255,11 +256,11 @@ def test_each_part_is_worth_it_for_the_whole() -> None:
 def test_the_devices_of_a_part_are_whole_units() -> None:
     tpus = replace(SPLIT, groups=(A, replace(B, unit=4), C))
     plan = {"r": spread(PAIR, (A, 1, ()), (tpus.groups[1], 1, ()))}
-    quota = Quota(id="q", remaining_devices=8, groups=frozenset({"b"}))
+    quota = Quota(id="q", remaining_devices=4, groups=frozenset({"b"}))
     rich = replace(tpus, budgets=(Budget(id="b", remaining_micros=99 * DOLLAR),), quotas=(quota,))
     assert violations(rich, plan) == ()
-    (found,) = violations(replace(rich, quotas=(replace(quota, remaining_devices=7),)), plan)
-    assert "all of it on 'b' would take 8 devices; quota 'q' has 7" in found
+    (found,) = violations(replace(rich, quotas=(replace(quota, remaining_devices=3),)), plan)
+    assert "Quota 'q' has 3 devices; the plan takes 4" in found
 
 
 def test_what_must_not_move_does_not_move_within_its_group_either() -> None:
