@@ -9,6 +9,7 @@ import pytest
 
 from optimizer.check import violations
 from optimizer.problem import Aim, Budget, Problem
+from optimizer.solve import solve
 from tests.bench import openb
 from tests.bench.board import board, placements
 from tests.bench.federation import missing
@@ -27,7 +28,7 @@ from tests.bench.openb import (
 )
 from tests.bench.peers import cheapest
 from tests.bench.versus_openb import as_problem, place
-from tests.bench.versus_rolling import Record, Replay, clairvoyant, follow, planners, replayed
+from tests.bench.versus_rolling import Kept, Record, Replay, clairvoyant, follow, planners, replayed
 from tests.optimizing import DOLLAR, ask, group
 
 ANY: frozenset[str] = frozenset()
@@ -208,7 +209,7 @@ def test_who_plans_anew_cuts_leases_short_and_has_paid_for_them_in_vain() -> Non
     def latest(problem: Problem) -> object:
         return by_price(replace(problem, asks=tuple(sorted(problem.asks, key=lambda ask: -ask.created))[:2]))
 
-    record = follow(standing(2, 2), Record(who="x"), latest, anew=True)  # type: ignore[arg-type]  # a plan
+    record = follow(standing(2, 2), Record(who="x"), latest, kept=Kept.ANEW)  # type: ignore[arg-type]  # a plan
     assert (record.placed, record.cut) == (4, 2)
     # Two leases earn eight dollars each; two others ran for one tick of their two, at a dollar a tick.
     assert record.welfare == (2 * 8 - 2 * 1) * DOLLAR
@@ -225,7 +226,7 @@ def test_a_lease_that_moves_pays_for_its_data_and_for_half_an_hour_twice() -> No
         wanted = "dear" if problem.asks[0].duration_s == 7200 else "cheap"
         return by_price(replace(problem, groups=tuple(each for each in problem.groups if each.id == wanted)))
 
-    record = follow(replay, Record(who="x"), by_turns, anew=True)  # type: ignore[arg-type]  # a plan
+    record = follow(replay, Record(who="x"), by_turns, kept=Kept.ANEW)  # type: ignore[arg-type]  # a plan
     assert (record.moved, record.cut) == (1, 0)
     # An hour at two dollars; the data for three; an hour at one dollar, and half an hour of it once more.
     assert record.welfare == 100 * DOLLAR - 2 * DOLLAR - 3 * DOLLAR - DOLLAR - DOLLAR // 2
@@ -234,9 +235,49 @@ def test_a_lease_that_moves_pays_for_its_data_and_for_half_an_hour_twice() -> No
 def test_a_lease_that_stays_pays_what_it_would_have_paid_undisturbed() -> None:
     made = standing(2, 0, 0)
     fixed = follow(made, Record(who="x"), by_price)  # type: ignore[arg-type]  # a plan
-    anew = follow(made, Record(who="x"), by_price, anew=True)  # type: ignore[arg-type]  # a plan
+    anew = follow(made, Record(who="x"), by_price, kept=Kept.ANEW)  # type: ignore[arg-type]  # a plan
     assert anew.moved == 0
     assert anew.welfare == fixed.welfare
+
+
+def told(problem: Problem) -> object:
+    return solve(problem, time_limit_s=2.0).placements
+
+
+def test_who_is_told_what_runs_moves_a_lease_only_where_that_saves_more_than_it_costs() -> None:
+    """As above, but the cheap group comes free in the second tick: its guest's lease is over."""
+    dear, cheap = group("dear", 2), group("cheap", 2, price_micros=DOLLAR // 2)
+    guest = ask("guest", 2, duration_s=3600, value_micros=100 * DOLLAR, matched=frozenset({"cheap"}))
+
+    def moves(duration_s: int) -> Record:
+        wish = ask("a", 2, duration_s=duration_s, value_micros=100 * DOLLAR)
+        whole = Problem(groups=(dear, cheap), asks=(guest, wish), aim=Aim.WELFARE)
+        replay = Replay(whole=whole, arrivals=((guest, wish), ()), lasts={"guest": 1, "a": 2})
+        return follow(replay, Record(who="x"), told, kept=Kept.TOLD)  # type: ignore[arg-type]  # a plan
+
+    # Four hours: two are left, and save two dollars; half an hour twice is told as one dollar, and costs half of it.
+    long = moves(4 * 3600)
+    assert (long.moved, long.cut) == (1, 0)
+    assert long.welfare == 200 * DOLLAR - DOLLAR - 4 * DOLLAR - 2 * DOLLAR - DOLLAR // 2
+    # One hour: half an hour is left, and saves half a dollar.
+    short = moves(3600)
+    assert (short.moved, short.cut) == (0, 0)
+    assert short.welfare == 200 * DOLLAR - DOLLAR - 2 * DOLLAR
+
+
+def test_who_is_told_what_runs_cuts_a_lease_short_only_for_more_than_all_it_would_have_earned() -> None:
+    only = group("g", 2)
+
+    def cut(worth: int) -> Record:
+        first = ask("first", 2, duration_s=7200, value_micros=50 * DOLLAR)
+        second = ask("second", 2, duration_s=7200, value_micros=worth * DOLLAR)
+        whole = Problem(groups=(only,), asks=(first, second), aim=Aim.WELFARE)
+        replay = Replay(whole=whole, arrivals=((first,), (second,)), lasts={"first": 2, "second": 2})
+        return follow(replay, Record(who="x"), told, kept=Kept.TOLD)  # type: ignore[arg-type]  # a plan
+
+    # What runs has cost two dollars in vain, where the new one earns its value less four.
+    assert (cut(53).cut, cut(53).welfare) == (1, (53 - 4 - 2) * DOLLAR)
+    assert (cut(51).cut, cut(51).welfare) == (0, (50 - 4) * DOLLAR)
 
 
 def test_a_plan_that_breaks_a_promise_ends_the_replay() -> None:
@@ -254,5 +295,5 @@ def test_nobody_passes_the_clairvoyant_bound_and_every_plan_of_the_replay_is_val
     assert [len(arrivals) for arrivals in made.arrivals] == [100, 5, 5, 5]
     bound = clairvoyant(made)
     assert violations(made.whole, {}) == ()
-    for who, (plan, anew) in planners().items():
-        assert 0 < follow(made, Record(who=who), plan, anew=anew).welfare <= bound, who
+    for who, (plan, kept) in planners().items():
+        assert 0 < follow(made, Record(who=who), plan, kept=kept).welfare <= bound, who

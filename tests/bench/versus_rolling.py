@@ -2,11 +2,14 @@
 
 The jobs come in the trace's order. A tick is the time in which one twentieth of the standing population comes, and a
 lease lasts as many ticks as its duration says, scaled so that one twentieth leaves in a tick on average. What isn't
-placed waits for five ticks and goes. A running lease stays where it is: its devices, money and quota are taken out
-before a contender plans the waiting ones. Those marked *anew* plan everything again at each tick, running leases with
-what is left of their time, as a peer without memory would. What they put elsewhere is a move: it pays for bringing the
-data there and for half an hour twice. What they leave out is a lease cut short: it has cost what it has cost, and earns
-nothing. A budget bounds what is reserved at one time.
+placed waits for five ticks and goes. Contenders are given what runs in one of three ways (`Kept`). Most keep what runs
+where it is: its devices, money and quota are taken out before they plan the waiting ones. Those marked *anew* plan
+everything again, running leases as requests for what is left of their time, as a peer without memory would. Ours is
+told what runs where and what it costs to move it, which is what the optimizer has `Running` for.
+
+What is charged is the same for all. A lease that goes elsewhere is a move: it pays for bringing the data there, unless
+that is the region it is in, and for half an hour twice. One that is left out is cut short: it has cost what it has
+cost, and earns nothing. A budget bounds what is reserved at one time. No contender knows what will come.
 
 Regret is to a bound no one can reach who knew all that would come: the same requests against each group's devices added
 up over all ticks, without budgets, bounded by ours' certificate.
@@ -17,11 +20,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from enum import Enum
+from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
 from optimizer.check import violations
-from optimizer.problem import MAX_DEVICES, Ask, Problem
+from optimizer.problem import MAX_DEVICES, Ask, Held, Problem, Running
 from optimizer.solution import Placement, Solution
 from optimizer.solve import solve, warm
 from tests.bench.board import board, placements
@@ -58,6 +63,19 @@ class Replay:
     lasts: Mapping[str, int]
     """Ask → ticks."""
 
+    @cached_property
+    def regions(self) -> Mapping[str, str]:
+        """Group → region."""
+        return {group.id: group.region for group in self.whole.groups}
+
+
+class Kept(Enum):
+    """What a contender is given of the leases that run."""
+
+    OUT = "nothing: what they hold is taken out, and they stay"
+    ANEW = "requests like any other: a plan that forgets where they are"
+    TOLD = "running leases, with what it costs to move them; one that is left out earns nothing"
+
 
 @dataclass
 class Lease:
@@ -66,6 +84,8 @@ class Lease:
     ask: Ask
     placement: Placement
     ends: int
+    fee: int = 0
+    """µUSD of the placement's cost that brought its data there, and is spent at once."""
     paid: float = 0.0
     """µUSD so far; what it will cost from now on is in the placement."""
 
@@ -112,7 +132,7 @@ def replayed(load: float, *, budgets: bool, population: int, groups: int, ticks:
     return Replay(whole=made, arrivals=arrivals, lasts=lasts)
 
 
-def follow(replay: Replay, record: Record, plan: Planner, *, anew: bool = False) -> Record:
+def follow(replay: Replay, record: Record, plan: Planner, *, kept: Kept = Kept.OUT) -> Record:
     """Every tick: who is done leaves, who comes waits, the contender plans, and its plan is checked and carried out.
 
     :raises AssertionError: a plan breaks a promise.
@@ -125,18 +145,20 @@ def follow(replay: Replay, record: Record, plan: Planner, *, anew: bool = False)
             earned += _earned(running.pop(name))
         waiting = [(since, ask) for since, ask in waiting if since + PATIENCE > tick]
         waiting += [(tick, ask) for ask in arrivals]
-        again = [_rest(lease, tick, replay.lasts[name]) for name, lease in running.items()] if anew else []
-        problem = _left(replay.whole, () if anew else running.values(), (*again, *(ask for _, ask in waiting)))
+        again = [] if kept is Kept.OUT else [_rest(replay, lease, tick, kept) for lease in running.values()]
+        out = running.values() if kept is Kept.OUT else ()
+        problem = _left(replay.whole, out, (*again, *(ask for _, ask in waiting)))
         began = time.perf_counter()
         found = plan(problem)
         record.took.append(time.perf_counter() - began)
         if broken := violations(problem, found):
             raise AssertionError(f"{record.who}: {broken[0]}")
-        if anew:
+        if again:
             earned -= _carried_over(replay, record, running, {ask.id: ask for ask in again}, found, tick)
         for _, ask in waiting:
             if ask.id in found:
-                running[ask.id] = Lease(ask=ask, placement=found[ask.id], ends=tick + replay.lasts[ask.id])
+                fee = ask.transfer_micros.get(replay.regions[found[ask.id].group], 0)
+                running[ask.id] = Lease(ask=ask, placement=found[ask.id], ends=tick + replay.lasts[ask.id], fee=fee)
                 record.placed += 1
         waiting = [(since, ask) for since, ask in waiting if ask.id not in found]
     record.welfare = round(earned + sum(_earned(lease) for lease in running.values()))
@@ -147,10 +169,20 @@ def _earned(lease: Lease) -> float:
     return (lease.ask.value_micros or 0) - lease.paid - lease.placement.cost_micros
 
 
-def _rest(lease: Lease, tick: int, lasts: int) -> Ask:
-    """The lease as a request for what is left of its time."""
+def _rest(replay: Replay, lease: Lease, tick: int, kept: Kept) -> Ask:
+    """The lease as a request for what is left of its time; its data is where it is, and need not be brought there."""
+    ask, at = lease.ask, lease.placement
     left = lease.ends - tick
-    return replace(lease.ask, duration_s=max(1, -(-lease.ask.duration_s * left // lasts)))
+    seconds = max(1, -(-ask.duration_s * left // replay.lasts[ask.id]))
+    running = None
+    if kept is Kept.TOLD:
+        # Half an hour is paid twice, at the price of where it goes; told as if that were the price of where it is.
+        hourly = (at.cost_micros - lease.fee) / at.duration_s
+        running = Running(
+            held=(Held(group=at.group, workers=ask.workers),), move_micros=round(hourly * RESTART_S), end_micros=0
+        )
+    fees = {**ask.transfer_micros, replay.regions[at.group]: 0}
+    return replace(ask, duration_s=seconds, transfer_micros=fees, running=running)
 
 
 def _carried_over(
@@ -162,27 +194,20 @@ def _carried_over(
     tick: int,
 ) -> float:
     """Leases stay, move or are cut short, as the plan has it; what was spent in vain on the last, in µUSD."""
-    regions = {group.id: group.region for group in replay.whole.groups}
     vain = 0.0
     for name, lease in list(running.items()):
         rest, old, new = again[name], lease.placement, found.get(name)
-        fee = rest.transfer_micros.get(regions[old.group], 0)
         # What the placement still had to cost, without the fee, ran evenly since it was last looked at.
-        had = old.cost_micros - fee
-        left = lease.ends - tick
-        spent = fee + had / (left + 1)
+        lease.paid += lease.fee + (old.cost_micros - lease.fee) / (lease.ends - tick + 1)
         if new is None:
             record.cut += 1
-            vain += lease.paid + spent
+            vain += lease.paid
             del running[name]
             continue
-        arriving = rest.transfer_micros.get(regions[new.group], 0)
-        if new.group == old.group:
-            # It has its data already: the fee was paid, and stays in the placement, so that it is not paid twice.
-            lease.paid += spent - arriving
-        else:
+        lease.fee = 0 if new.group == old.group else rest.transfer_micros.get(replay.regions[new.group], 0)
+        if new.group != old.group:
             record.moved += 1
-            lease.paid += spent + (new.cost_micros - arriving) * RESTART_S / rest.duration_s
+            lease.paid += (new.cost_micros - lease.fee) * RESTART_S / rest.duration_s
         lease.placement = new
     return vain
 
@@ -246,8 +271,8 @@ def clairvoyant(replay: Replay, given_s: float = 20.0) -> int:
     return solve(relaxed, time_limit_s=given_s, alternatives=0, details=0).goals[0].bound
 
 
-def planners() -> Mapping[str, tuple[Planner, bool]]:
-    """By name: how it plans, and whether it plans everything anew."""
+def planners() -> Mapping[str, tuple[Planner, Kept]]:
+    """By name: how it plans, and what it is given of the leases that run."""
     greedy: Mapping[str, Peer] = {
         "cheapest first": cheapest,
         "kube MostAllocated": most_allocated,
@@ -259,10 +284,13 @@ def planners() -> Mapping[str, tuple[Planner, bool]]:
         f"CP-SAT alone, {GIVEN_S:g} s": cp_sat(GIVEN_S),
     }
     return {
-        "ours, warm": (_warm(), False),
-        "ours, cold": (lambda problem: _ours(problem).placements, False),
-        **{name: (_planner(peer), False) for name, peer in greedy.items()},
-        **{f"{name}, anew": (_planner(greedy[name]), True) for name in ("cheapest first", "profit by root of devices")},
+        "ours": (_ours(), Kept.TOLD),
+        "ours, moving nothing": (_ours(), Kept.OUT),
+        **{name: (_planner(peer), Kept.OUT) for name, peer in greedy.items()},
+        **{
+            f"{name}, anew": (_planner(greedy[name]), Kept.ANEW)
+            for name in ("cheapest first", "profit by root of devices", "min-cost flow, rounded")
+        },
     }
 
 
@@ -274,15 +302,13 @@ def _planner(peer: Peer) -> Planner:
     return planned
 
 
-def _ours(problem: Problem, previous: Solution | None = None) -> Solution:
-    return solve(problem, time_limit_s=GIVEN_S, alternatives=0, details=0, previous=previous)
-
-
-def _warm() -> Planner:
+def _ours() -> Planner:
+    """Each plan starts from the one before."""
     last: list[Solution] = []
 
     def planned(problem: Problem) -> Mapping[str, Placement]:
-        last[:] = [_ours(problem, last[0] if last else None)]
+        before = last[0] if last else None
+        last[:] = [solve(problem, time_limit_s=GIVEN_S, alternatives=0, details=0, previous=before)]
         return last[0].placements
 
     return planned
@@ -337,9 +363,9 @@ def run(bench: Bench) -> list[Setting]:
         replay = replayed(load, budgets=budgets, population=population, groups=groups, ticks=ticks)
         bench.say(f"rolling, {title}: the bound")
         setting = Setting(title=title, bound=clairvoyant(replay), asked=len(replay.whole.asks), records=[])
-        for who, (plan, anew) in planners().items():
+        for who, (plan, kept) in planners().items():
             bench.say(f"rolling, {title}: {who}")
-            setting.records.append(follow(replay, Record(who=who, ours=who.startswith("ours")), plan, anew=anew))
+            setting.records.append(follow(replay, Record(who=who, ours=who.startswith("ours")), plan, kept=kept))
         settings.append(setting)
     return settings
 
