@@ -174,6 +174,26 @@ def _on_nodes(pairs: Pairs, plan: Plan) -> dict[int, tuple[tuple[tuple[int, int]
     return found
 
 
+def unseated(pairs: Pairs, plan: Plan) -> list[int]:
+    """Chosen pairs for which no nodes are left, though their groups have the units.
+
+    Only where a lease that must not be ended holds more than its group has, on nodes that nobody named: if it moves,
+    its units come free and no node does.
+    """
+    if not any(pair in pairs.keeps or pairs.asks[int(pairs.ask[pair])].running is not None for pair in plan):
+        return []
+    nodes = _on_nodes(pairs, plan)
+    return [
+        pair
+        for pair in plan
+        if pair not in pairs.keeps
+        and any(
+            pairs.groups[piece.group].per_node and sum(units for _, units in where) < piece.units
+            for piece, where in zip(pairs.pieces(pair), nodes.get(pair, ()), strict=False)
+        )
+    ]
+
+
 def _removed(why: Bits) -> list[Mapping[Why, int]]:
     return _counted([(bit, (why & np.uint32(bit)) != 0) for bit in Why if bit in _any(why)], len(why))
 

@@ -26,6 +26,7 @@ from optimizer.market import Floats
 from optimizer.pairs import Pairs, compile_pairs
 from optimizer.prices import Prices, clear
 from optimizer.problem import Aim, Problem
+from optimizer.reasons import unseated
 from optimizer.search import Search
 from optimizer.solution import Fairness, Limit, Placement, Proof, Solution
 from optimizer.welfare import Improvement
@@ -88,6 +89,8 @@ class Stages:
                 self.stage = self.search.run(self._left, self._effort)
                 self._split_again(lambda: self.search.run(self._left, self._effort))
         self.search.top_up()
+        if out := unseated(self.pairs, self.search.plan):
+            self.search.plan = {pair: seats for pair, seats in self.search.plan.items() if pair not in out}
         self._heard("done")
 
     def fairness(self, placements: Mapping[str, Placement]) -> Fairness | None:

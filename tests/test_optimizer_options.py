@@ -29,7 +29,10 @@ from tests.drawing import MATTERS, whole_problems
 from tests.optimizing import DOLLAR, HOUR, answer, ask, group
 from tests.trying import best, reached
 
-ways = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+# The same problems in every run: a search for new ones belongs on somebody's desk, not in the way of a change.
+ways = settings(
+    max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 
 
 def proved(problem: Problem) -> Solution:
@@ -47,7 +50,7 @@ def at(solution: Solution) -> dict[str, list[str]]:
     return {name: [part.group for part in each.parts] for name, each in solution.placements.items()}
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200, deadline=None, derandomize=True)
 @given(whole_problems())
 def test_no_plan_is_better_than_the_one_found_whatever_matters(problem: Problem) -> None:
     proved(problem)
@@ -86,7 +89,7 @@ def test_no_plan_is_better_than_the_one_found_about(about: Set[str], data: st.Da
     proved(data.draw(whole_problems(about=about)))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60, deadline=None, derandomize=True)
 @given(whole_problems())
 def test_the_order_in_which_a_whole_problem_is_written_does_not_matter(problem: Problem) -> None:
     turned = replace(
