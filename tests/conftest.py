@@ -2,6 +2,9 @@
 
 Programs are built before the first test runs, not inside one. Where something cannot be had, the tests that need it
 skip with one line that says what is missing; with `LENDMESH_REQUIRE_ALL=1`, as in CI, they fail with that line.
+
+Where everything is required, Hypothesis draws the same examples every time: a verdict on a commit depends on nothing
+but the commit. Everywhere else it looks for new ones.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
+from hypothesis import settings
 
 from tests.controlplane.cluster import CONTROL_PLANE, Cluster, keep_logs, start_clusters
 from tests.controlplane.parts import DEFAULT_RELEASE, RELEASES, Parts
@@ -21,12 +25,17 @@ from tests.controlplane.postgres import NoPostgres, Postgres
 from tests.controlplane.toolchain import CannotBuild
 from tests.world import database_url, here  # noqa: F401  (fixtures)
 
+REQUIRE_ALL = os.environ.get("LENDMESH_REQUIRE_ALL") == "1"
+settings.register_profile("verdict", derandomize=True, print_blob=True)
+if REQUIRE_ALL:
+    settings.load_profile("verdict")
+
 PROGRAMS = (*CONTROL_PLANE, "kubectl", "kwok", "helm")
 
 
 def lack(reason: str) -> NoReturn:
     """End this test for want of something: skipped, or failed where everything is required."""
-    if os.environ.get("LENDMESH_REQUIRE_ALL") == "1":
+    if REQUIRE_ALL:
         pytest.fail(reason, pytrace=False)
     pytest.skip(reason)
 
@@ -127,7 +136,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     planes = session.config.stash[_control_planes]
     if any(_needs_clusters(item) for item in session.items):
         planes.prepare(planes.version)
-        if os.environ.get("LENDMESH_REQUIRE_ALL") == "1":
+        if REQUIRE_ALL:
             for version in RELEASES:
                 planes.prepare(version)
 

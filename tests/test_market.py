@@ -86,6 +86,21 @@ async def test_taking_from_a_snapshots_stock_changes_no_other_look(here: World) 
     assert snapshot.shelf(name).free() == snapshot.stock()[name].free() == 16
 
 
+async def test_offers_that_had_run_out_are_seen_at_once_when_their_lender_repeats_them(here: World) -> None:
+    """Nothing of the offers changed, so only the return itself is logged; who waits is placed because of it."""
+    lender, borrower = await pair(here)
+    here.clock.advance(seconds=61)
+    first = await here.submitted(borrower.principal, wish(count=1, wait="600s"))
+    assert first.lease is None
+    before = await here.store.read(lambda unit: unit.revision)
+    await lender.advertise(offer(devices("n1", "n2")))
+    assert [entry.type for entry in await here.store.read(lambda unit: unit.log.after(before, most=9))] == [
+        "member.ready"
+    ]
+    await here.broker.place()
+    assert (await here.broker.request(borrower.principal, first.id)).lease is not None
+
+
 async def test_an_offer_that_cannot_be_read_is_named_and_stops_nobody(here: World) -> None:
     _, borrower = await pair(here, offer(devices("n1")), offer(devices("n2"), name="bad"))
     bad = next(name for name, shown in (await here.broker.snapshot()).shown.items() if shown.offer.name == "bad")

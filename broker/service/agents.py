@@ -166,8 +166,10 @@ class Agents(Moves):
         )
 
     def _save(self, unit: Unit, before: Cluster, after: Cluster, now: datetime) -> None:
-        if after.state != before.state:
-            data = json.dumps({"from": before.state, "to": after.state, "clock_offset_ms": after.clock_offset_ms})
+        back = after.lends(now) and not before.lends(now)
+        if back or after.state != before.state:
+            was = "Stale" if after.state == before.state else before.state  # its adverts had run out
+            data = json.dumps({"from": was, "to": after.state, "clock_offset_ms": after.clock_offset_ms})
             revision = unit.log.add(
                 f"member.{after.state.lower()}",
                 at=now,
