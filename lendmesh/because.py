@@ -13,7 +13,7 @@ MOST = 6
 """So many losing offers are named; the cheapest, since they are what people ask about."""
 HELPS = "would-fit"
 """The broker's word for a change that it has checked: with it, the request would be placed."""
-ASIDE = {"offer", "cost", "cluster", "of"}
+ASIDE = {"offer", "cost", "cluster", "of", "per"}
 """What a change says beside the one thing that has to change."""
 
 
@@ -32,6 +32,8 @@ def _placed(placed: PlacementView, out: Console) -> None:
         f"[bold]{money(placed.price.micros)}[/] a device-hour{tier}: at most {money(placed.cost.amount)}"
         f"{_proof(placed)}"
     )
+    if placed.workers > 1:
+        out.print(f"  for {placed.workers} workers: {_seats(placed)}")
     if not placed.alternatives:
         return
     table = Grid("INSTEAD OF", "CLUSTER", Column("PRICE/H", right=True), Column("BECAUSE", fold=True))
@@ -41,6 +43,17 @@ def _placed(placed: PlacementView, out: Console) -> None:
     out.print(table)
     if len(cheapest) > MOST:
         out.print(f"[dim]and {len(cheapest) - MOST} more[/]")
+
+
+def _seats(placed: PlacementView) -> str:
+    """``2 on node-1, 2 on node-3``; devices where a worker's need not be on one node."""
+    shares = [
+        f"{share.devices if share.workers is None else share.workers}"
+        f"{' devices' if share.workers is None else ''} {'in no node' if share.node is None else f'on {share.node}'}"
+        for share in placed.nodes
+    ]
+    more = f" and {len(shares) - MOST} nodes more" if len(shares) > MOST else ""
+    return ", ".join(shares[:MOST]) + more
 
 
 def _proof(placed: PlacementView) -> str:
@@ -84,9 +97,11 @@ def _change(reason: Reason) -> str:
     if key in ("price_cap", "total_cap", "tier_cap", "budget"):
         return f"{name}{f' {of}' if of else ''} {'+' if key == 'budget' else ''}${value}"
     if key == "devices":
-        return f"{value} devices instead"
+        return f"{value} devices {'for each worker ' if 'per' in (reason.change or {}) else ''}instead"
     if key == "quota":
         return f"{value} devices more in quota {of}"
+    if key == "workers":
+        return f"{value} {'worker' if value == 1 else 'workers'} instead"
     if value is False:
         return {"confidential": "confidential not required", "same_node": "several nodes allowed"}.get(
             key, reason.detail

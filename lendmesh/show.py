@@ -144,11 +144,11 @@ def requests(views: Sequence[RequestView], *, title: str | None = None) -> Grid:
         title=title,
     )
     for view in views:
-        placed = view.placement
+        placed, asked = view.placement, view.request.devices
         table.add(
             view.id,
             view.cluster,
-            str(view.request.devices.count),
+            str(asked.count) if asked.workers == 1 else f"{asked.workers} × {asked.count}",
             format_duration(view.request.duration),
             coloured(view.state.value),
             view.step.value,

@@ -145,7 +145,7 @@ def _places(case: _Case) -> Iterator[Change | None]:
 
 
 def _amounts(case: _Case) -> Iterator[Change | None]:
-    """Fewer devices, then another duration; the group that keeps most of what was asked."""
+    """Fewer devices, fewer workers, another duration; the group that keeps most of what was asked."""
     ask, market = case.ask, case.pairs.market
     purse = min(case.money, MAX_MONEY if ask.total_cap_micros is None else ask.total_cap_micros)
     left = purse - market.fees(tuple(ask.transfer_micros.items()))
@@ -157,6 +157,7 @@ def _amounts(case: _Case) -> Iterator[Change | None]:
     if at is not None:
         count = int(devices[at])
         yield _checked(case, at, Field.DEVICES, count, replace(ask, devices=count))
+    yield _fewer_workers(case, left, price)
     longest = np.minimum(market.longest, _affordable(left, price * case.devices, 1))
     roomy = (case.units <= case.room) & (case.devices <= case.quota)
     good = roomy & case.only(Why.TOO_LONG, *MONEY) & (longest < ask.duration_s) & (longest >= market.shortest)
@@ -168,6 +169,29 @@ def _amounts(case: _Case) -> Iterator[Change | None]:
     if at is not None:
         seconds = int(market.shortest[at])
         yield _checked(case, at, Field.DURATION, seconds, replace(ask, duration_s=seconds))
+
+
+def _fewer_workers(case: _Case, left: Ints, price: Ints) -> Change | None:
+    """Workers as they are, but not as many; which nodes they find is looked at in the most promising groups only."""
+    ask, market = case.ask, case.pairs.market
+    if ask.workers == 1:
+        return None
+    worker = np.maximum(1, case.units // ask.workers)
+    hourly = price * market.unit * worker
+    holds = np.minimum(np.minimum(case.room, case.quota // market.unit) // worker, ask.workers - 1)
+    holds = np.minimum(holds, _affordable(left, hourly, ask.duration_s))
+    holds = np.where(case.only(*AMOUNT), holds, 0)
+    found: tuple[int, int] | None = None
+    for at in np.lexsort((price, -holds))[:MOST_PARTS].tolist():
+        count = int(holds[at])
+        if ask.same_node:
+            count = min(count, case.ledger.nodes[at].places(int(worker[at]), case.span))
+        if count and (found is None or count > found[0]):
+            found = count, at
+    if found is None:
+        return None
+    count, at = found
+    return _checked(case, at, Field.WORKERS, count, replace(ask, workers=count))
 
 
 def _wishes(case: _Case) -> Iterator[Change | None]:

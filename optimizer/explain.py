@@ -57,6 +57,7 @@ _CHANGE = {
     Field.TIER_CAP: "a cap of {money} per device-hour on tier {id}",
     Field.TOTAL_CAP: "a cap of {money} for the whole",
     Field.DEVICES: "{to} devices instead",
+    Field.WORKERS: "{to} workers instead",
     Field.DURATION: "a duration of {to} s instead",
     Field.REGION: "region {to} allowed",
     Field.PROVIDER: "provider {to} allowed",

@@ -100,6 +100,8 @@ class Field(StrEnum):
     TOTAL_CAP = "total cap"
     TIER_CAP = "tier cap"
     DEVICES = "devices"
+    """Of each worker."""
+    WORKERS = "workers"
     DURATION = "duration"
     REGION = "region"
     PROVIDER = "provider"

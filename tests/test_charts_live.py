@@ -295,6 +295,7 @@ GOOD: list[tuple[Kind, Obj]] = [
     (LENDING_POLICIES, {"rules": [{"name": "never", "lend": False}], "place": {"region": "eu-north-1"}}),
     (BURST_POLICIES, {"after": "1s", "tiers": [{"name": "cheap", "priceCap": {"amount": "1.00"}}]}),
     (CAPACITY_REQUESTS, {"devices": {"count": 8}, "duration": "1h30m", "priceCap": {"amount": "3"}}),
+    (CAPACITY_REQUESTS, {"devices": {"count": 8, "workers": 128}, "duration": "1h", "priceCap": {"amount": "3"}}),
 ]
 BAD: list[tuple[Kind, str, Obj]] = [
     (LENDING_POLICIES, "needs a price", {"rules": [{"name": "h100"}]}),
@@ -307,6 +308,11 @@ BAD: list[tuple[Kind, str, Obj]] = [
     (BURST_POLICIES, "after", {"after": "90", "tiers": [{"name": "a", "priceCap": {"amount": "1"}}]}),
     (CAPACITY_REQUESTS, "the most it pays", {"devices": {"count": 8}, "duration": "1h"}),
     (CAPACITY_REQUESTS, "count", {"devices": {"count": 0}, "duration": "1h", "priceCap": {"amount": "3"}}),
+    (
+        CAPACITY_REQUESTS,
+        "1024",
+        {"devices": {"count": 8, "workers": 129}, "duration": "1h", "priceCap": {"amount": "3"}},
+    ),
     (CAPACITY_REQUESTS, "duration", {"devices": {"count": 1}, "duration": "", "priceCap": {"amount": "3"}}),
 ]
 

@@ -221,6 +221,14 @@ def test_a_request_that_fits_nowhere_ends_with_1_and_says_first_what_would_help(
     assert {"would-fit", "price-cap"} <= {reason["reason"] for reason in as_json.json["reasons"]}
 
 
+def test_a_gang_is_asked_for_by_its_workers_and_shows_their_nodes(say: Say, broker: Context) -> None:
+    said = say("quote", *WHOLE, "--workers", "2", "--same-node")
+    assert said.code == 0
+    assert "4 × NVIDIA H100 80GB HBM3 from aurora" in said.out
+    assert re.search(r"^  for 2 workers: \d on \S+", said.out, re.M)
+    assert "--workers: should be greater than or equal to 1" in say("quote", *WHOLE, "--workers", "0").err
+
+
 def test_a_quote_holds_nothing(say: Say, broker: Context) -> None:
     before = say("offers", "-o", "json").json
     said = say("quote", *WHOLE)

@@ -31,6 +31,8 @@ def applied(problem: Problem, name: str, change: Change) -> Problem:
             return with_ask(problem, replace(old, tiers=tuple(tiers)))
         case Field.DEVICES:
             return with_ask(problem, replace(old, devices=to))
+        case Field.WORKERS:
+            return with_ask(problem, replace(old, workers=to))
         case Field.DURATION:
             return with_ask(problem, replace(old, duration_s=to))
         case Field.REGION:

@@ -122,6 +122,8 @@ def test_what_would_help_comes_first_and_the_nearest_misses_share_a_line() -> No
         ({"budget": "12.00", "of": "b/research"}, "budget b/research +$12.00"),
         ({"quota": 4, "of": "q"}, "4 devices more in quota q"),
         ({"duration": "1d"}, "duration 1d"),
+        ({"workers": 3}, "3 workers instead"),
+        ({"devices": 3, "per": "worker"}, "3 devices for each worker instead"),
         ({"this": 1, "that": 2}, "It would be placed otherwise."),
     ],
 )

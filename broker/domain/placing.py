@@ -24,9 +24,14 @@ from optimizer.problem import (
     Confidential,
     Group,
     Problem,
+    Quota,
     Tier,
 )
 from optimizer.solution import Placement, Solution
+
+MOST_DEVICES = 1_024
+"""One lease may hold so many, as ``broker.wire`` has it. What is asked for is within it; whole units of an offer may
+not be, one worker for each of which takes a whole one."""
 
 
 class Solve(Protocol):
@@ -56,6 +61,8 @@ class Want:
     tenant: str
     cluster: str
     devices: int
+    """For one worker."""
+    workers: int = 1
     duration_s: int
     created_at: datetime
     limits: Limits
@@ -120,6 +127,7 @@ class Stock(Mapping[str, Shelf]):
         self._own: set[str] = set()
         self._by_price = sorted((stall.shelf.lot.price_micros, name) for name, stall in self._stalls.items())
         self._up_to: dict[int, frozenset[str]] = {}
+        self._units = {stall.shelf.lot.unit for stall in self._stalls.values()}
 
     def __getitem__(self, offer: str) -> Shelf:
         return self._shelves[offer]
@@ -138,6 +146,10 @@ class Stock(Mapping[str, Shelf]):
         both = ((stall, every or name in seated) for name, stall in self._stalls.items())
         chosen = (stall.group if nodes else stall.plain for stall, nodes in both)
         return tuple(group for group in chosen if group is not None)
+
+    def outgrows(self, want: Want) -> bool:
+        """Some offer's whole units would make more devices of it than one lease may hold."""
+        return any(-(-want.devices // unit) * unit * want.workers > MOST_DEVICES for unit in self._units)
 
     def to_take_from(self, offer: str) -> Shelf:
         """This round's own."""
@@ -167,8 +179,16 @@ def problem(wants: Sequence[Want], stock: Stock, budgets: Mapping[str, int]) -> 
     return Problem(
         groups=stock.groups(wants),
         asks=tuple(_ask(want, stock) for want in wants),
+        quotas=tuple(
+            Quota(id=whole(want.id), remaining_devices=MOST_DEVICES) for want in wants if stock.outgrows(want)
+        ),
         budgets=tuple(Budget(id=name, remaining_micros=max(0, min(budgets[name], MAX_MONEY))) for name in sorted(used)),
     )
+
+
+def whole(request: str) -> str:
+    """The quota that keeps one request's lease from having too many devices."""
+    return f"the lease of {request}"
 
 
 def picked(wants: Sequence[Want], stock: Stock, asked: Problem, solution: Solution) -> Plan:
@@ -182,7 +202,13 @@ def picked(wants: Sequence[Want], stock: Stock, asked: Problem, solution: Soluti
             continue
         shelf = stock.to_take_from(placement.group)
         # A node index of the optimizer means the node as it was before anything was taken: names don't move.
-        refs = shelf.take(placement.units, same_node=want.same_node, at=placement.nodes, without=want.excluded)
+        refs = shelf.take(
+            placement.units,
+            workers=want.workers,
+            same_node=want.same_node,
+            at=placement.nodes,
+            without=want.excluded,
+        )
         if refs is None:
             left.add(want.id)
         else:
@@ -216,6 +242,7 @@ def _ask(want: Want, stock: Stock) -> Ask:
         tenant=want.tenant,
         cluster=want.cluster,
         devices=want.devices,
+        workers=want.workers,
         duration_s=want.duration_s,
         matched=want.matched,
         avoid=_avoided(want, stock) if want.excluded else frozenset(),
@@ -238,6 +265,7 @@ def _ask(want: Want, stock: Stock) -> Ask:
         ),
         same_node=want.same_node,
         budgets=(want.budget,) if want.budget is not None else (),
+        quotas=(whole(want.id),) if stock.outgrows(want) else (),
         priority=want.priority,
         created=int(want.created_at.timestamp() * 1_000_000),
     )
@@ -262,7 +290,9 @@ def _exhausted(want: Want, shelf: Shelf) -> bool:
     if not any(ref in want.excluded for ref, _ in shelf.lot.devices):
         return False
     rest = shelf.without(want.excluded)
-    return (rest.largest() if want.same_node else rest.free()) < want.devices
+    if want.same_node:
+        return rest.places(want.devices) < want.workers
+    return rest.free() < want.devices * want.workers
 
 
 def _most(value: int | None, most: int) -> int | None:

@@ -6,6 +6,7 @@ others may look at is never taken from; ``copy`` it first (``placing.Stock`` doe
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
@@ -75,6 +76,11 @@ class Shelf:
         """The most devices that may be lent in one node."""
         return max(self.units, default=0) * self.lot.unit
 
+    def places(self, devices: int) -> int:
+        """How many workers with so many devices in one node find a place."""
+        each = -(-devices // self.lot.unit)
+        return sum(units // each for units in self.units)
+
     def copy(self) -> Shelf:
         """One to take from; the lists of a node are replaced, never changed."""
         return Shelf(self.lot, dict(self.nodes))
@@ -88,43 +94,69 @@ class Shelf:
         units: int,
         *,
         same_node: bool,
+        workers: int = 1,
         at: Sequence[tuple[int, int]] = (),
         without: AbstractSet[str] = frozenset(),
     ) -> list[str] | None:
         """References of ``units`` units, removed from the shelf; None (and nothing removed) when there aren't enough.
 
+        ``units`` are those of all workers, the same for each; with ``same_node`` each worker's are in one node.
         ``at``: (index of node, units), as the optimizer chose; followed where these nodes still have them.
         """
         view = self.without(without) if without else self
-        plan = self._at(view, at) or _tightest(view, units, same_node=same_node)
+        plan = self._at(view, at) or (_seated(view, units // workers, workers) if same_node else _tightest(view, units))
         if plan is None:
             return None
-        taken = [ref for node, count in plan for ref in view.nodes[node][: count * self.lot.unit]]
+        taken = [ref for node, count in plan.items() for ref in view.nodes[node][: count * self.lot.unit]]
         gone = set(taken)
-        for node, _ in plan:
+        for node in plan:
             self.nodes[node] = [ref for ref in self.nodes[node] if ref not in gone]
         return sorted(taken)
 
     @staticmethod
-    def _at(view: Shelf, at: Sequence[tuple[int, int]]) -> list[tuple[str, int]] | None:
+    def _at(view: Shelf, at: Sequence[tuple[int, int]]) -> dict[str, int] | None:
         names, units = list(view.nodes), view.units
-        if at and all(index < len(names) and units[index] >= count for index, count in at):
-            return [(names[index], count) for index, count in at]
+        wanted: Counter[int] = Counter()
+        for index, count in at:
+            wanted[index] += count
+        if at and all(index < len(names) and units[index] >= count for index, count in wanted.items()):
+            return {names[index]: count for index, count in wanted.items()}
         return None
 
 
-def _tightest(shelf: Shelf, units: int, *, same_node: bool) -> list[tuple[str, int]] | None:
+def _tightest(shelf: Shelf, units: int) -> dict[str, int] | None:
     """One node that fits tightest; else few nodes: the largest first, and the tightest for what remains."""
     free = [(node, count) for node, count in zip(shelf.nodes, shelf.units, strict=True) if count]
     free.sort(key=lambda each: -each[1])
-    plan: list[tuple[str, int]] = []
+    plan: dict[str, int] = {}
     for at, (node, count) in enumerate(free):
         if count >= units:
             # Largest first, and in order of name among equals: the tightest is the first of the last size that fits.
             tightest = min((each for each in free[at:] if each[1] >= units), key=lambda each: each[1])
-            return [*plan, (tightest[0], units)]
-        if same_node:
-            return None
-        plan.append((node, count))
+            return {**plan, tightest[0]: units}
+        plan[node] = count
         units -= count
     return None
+
+
+def _seated(shelf: Shelf, units: int, workers: int) -> dict[str, int] | None:
+    """So many units in one node for each worker: one node for all where one has them, else the largest gaps first.
+
+    Equal workers: a node with room for k of them takes k, whatever the others do, so no order misses a way.
+    """
+    room = {node: count // units for node, count in zip(shelf.nodes, shelf.units, strict=True) if count >= units}
+    left = dict(zip(shelf.nodes, shelf.units, strict=True))
+    plan: dict[str, int] = {}
+    while workers:
+        whole = [node for node in room if room[node] >= workers]
+        if whole:
+            node = min(whole, key=lambda each: left[each])
+            plan[node] = workers * units
+            return plan
+        if not room:
+            return None
+        node = max(room, key=lambda each: room[each])
+        count = room.pop(node)
+        plan[node] = count * units
+        workers -= count
+    return plan

@@ -41,7 +41,7 @@ Device = tuple[str | None, ...]
 """One device's fields, in the order of ``DEVICE``: of a hundred thousand, models would cost ten times the memory, and
 half a second whenever Python looks for garbage."""
 DEVICE = tuple(OfferedDevice.model_fields)
-_NODE = DEVICE.index("node")
+NODE = DEVICE.index("node")
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,7 +250,7 @@ class Market:
             ref_of(cluster.name, device["driver"], device["pool"], device["name"]): tuple(map(device.get, DEVICE))
             for device in said
         }
-        nodes = tuple(sorted((ref, fields[_NODE]) for ref, fields in devices.items()))
+        nodes = tuple(sorted((ref, fields[NODE]) for ref, fields in devices.items()))
         key = kind_key(offer.kind)
         lot = lot_of(row.id, offer, cluster, kind=key, devices=nodes)
         return Shown(row, offer, lot, devices, self._matcher.view(key, offer.kind))

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
-from broker.domain.placing import Choice, Plan
+from broker.domain.placing import MOST_DEVICES, Choice, Plan
 from broker.kit.durations import format_duration
 from broker.kit.money import from_micros
-from broker.service.market import Shown
+from broker.service.market import NODE, Shown
 from broker.wire.base import Money, price
-from broker.wire.requests import Alternative, PlacementView, Reason
+from broker.wire.requests import Alternative, NodeShare, PlacementView, Reason
 from optimizer.explain import sentence
-from optimizer.solution import Binding, Change, Field, Lost, Refusal, Why
+from optimizer.solution import Binding, Change, Field, Limit, Lost, Refusal, Why
 
 _MONEY = {Field.PRICE_CAP, Field.TOTAL_CAP, Field.TIER_CAP, Field.BUDGET}
 
@@ -26,17 +28,19 @@ def placement_view(choice: Choice, plan: Plan, shown: Mapping[str, Shown]) -> Pl
             cluster=shown[other.group].lot.cluster,
             price=price(other.price_micros),
             reason=slug(other.why) if other.lost is Lost.INELIGIBLE else other.lost.value.replace(" ", "-"),
-            detail=_capital(sentence(other.why) if other.lost is Lost.INELIGIBLE else sentence(other.lost)),
+            detail=_capital(_why(other.why) if other.lost is Lost.INELIGIBLE else sentence(other.lost)),
         )
         for other in placement.considered
         if other.group in shown and Why.TENANT not in other.why  # an offer that isn't open to them isn't there
     ]
-    tiers = choice.want.tiers
+    want, tiers = choice.want, choice.want.tiers
     return PlacementView(
         cluster=choice.lot.cluster,
         offer=choice.lot.id,
         kind=shown[choice.lot.id].offer.kind,
         devices=placement.devices,
+        workers=want.workers,
+        nodes=_nodes(choice.refs, shown[choice.lot.id], placement.devices // want.workers if want.same_node else None),
         price=price(choice.lot.price_micros),
         cost=Money.of(placement.cost_micros),
         tier=tiers[placement.tier].name if tiers else None,
@@ -59,23 +63,38 @@ def solver(plan: Plan) -> dict[str, object]:
     }
 
 
-def reasons(refusal: Refusal, shown: Mapping[str, Shown]) -> list[Reason]:
+def _nodes(refs: Iterable[str], shown: Shown, worker: int | None) -> list[NodeShare]:
+    """How much each node gives; ``worker``: devices of one, where each has its own in one node."""
+    counts = Counter(shown.devices[ref][NODE] for ref in refs)
+    return [
+        NodeShare(node=node, devices=count, workers=None if worker is None else count // worker)
+        for node, count in sorted(counts.items(), key=lambda each: each[0] or "")
+    ]
+
+
+def reasons(refusal: Refusal, shown: Mapping[str, Shown], *, workers: int = 1) -> list[Reason]:
     """Why nothing fits, most telling first: what stands in the way, what was removed, what would help."""
     found = [
-        Reason(reason=each.limit.value.replace(" ", "-"), detail=_capital(sentence(each)), offers=0, change=None)
+        Reason(
+            reason="lease-size" if each.limit is Limit.QUOTA else each.limit.value.replace(" ", "-"),
+            detail=_capital(_binding(each)),
+            offers=0,
+            change=None,
+        )
         for each in refusal.binding
     ]
     found += [
-        Reason(reason=slug(why), detail=_capital(sentence(why)), offers=count)
+        Reason(reason=slug(why), detail=_capital(_why(why)), offers=count)
         for why, count in sorted(refusal.removed.items(), key=lambda item: -item[1])
     ]
     found += [
         Reason(
             reason="would-fit",
-            detail=f"It would be placed with {_changed(change)}.",
-            change=_change(change, shown),
+            detail=f"It would be placed with {_changed(change, workers)}.",
+            change=_change(change, shown, workers),
         )
         for change in refusal.changes
+        if change.field is not Field.QUOTA  # how large a lease may be is nobody's to change
     ]
     return found or [nothing_offered()]
 
@@ -86,27 +105,43 @@ def nothing_offered() -> Reason:
 
 def message(refusal: Refusal) -> str:
     """The whole in a few sentences."""
-    return sentence(refusal)[:1_000]
+    changes = tuple(change for change in refusal.changes if change.field is not Field.QUOTA)
+    return sentence(replace(refusal, changes=changes))[:1_000]
 
 
 def slug(why: Why) -> str:
     """``Why.PRICE_CAP`` → ``price-cap``; of several, the first."""
     first = next(iter(why), None)
     name = "none" if first is None else first.name or "other"
-    return name.lower().replace("_", "-")
+    return "lease-size" if first is Why.QUOTA else name.lower().replace("_", "-")
 
 
 def dump(found: list[Reason]) -> str:
     return json.dumps([reason.model_dump(mode="json") for reason in found])
 
 
-def _changed(change: Change) -> str:
+def _why(why: Why) -> str:
+    """The broker's only quotas are of what one lease may hold."""
+    return sentence(why).replace(sentence(Why.QUOTA), f"its whole units are more than the {MOST_DEVICES:,} of a lease")
+
+
+def _binding(each: Binding) -> str:
+    if each.limit is Limit.QUOTA:
+        return f"its whole units are {each.short_by:,} devices more than the {MOST_DEVICES:,} of a lease"
+    return sentence(each)
+
+
+def _changed(change: Change, workers: int) -> str:
+    if change.field is Field.DEVICES and workers > 1:
+        return f"{change.to} devices for each of its {workers} workers instead"
+    if change.field is Field.WORKERS:
+        return f"{change.to} {'worker' if change.to == 1 else 'workers'} instead of {workers}"
     if change.field is Field.DURATION:
         return f"a duration of {format_duration(int(change.to))} instead"
     return sentence(change)
 
 
-def _change(change: Change, shown: Mapping[str, Shown]) -> dict[str, object]:
+def _change(change: Change, shown: Mapping[str, Shown], workers: int) -> dict[str, object]:
     value: object = change.to
     if change.field in _MONEY and isinstance(change.to, int):
         value = str(from_micros(change.to))
@@ -117,6 +152,8 @@ def _change(change: Change, shown: Mapping[str, Shown]) -> dict[str, object]:
         "offer": change.group,
         "cost": str(from_micros(change.cost_micros)),
     }
+    if change.field is Field.DEVICES and workers > 1:
+        told["per"] = "worker"
     if change.group in shown:
         told["cluster"] = shown[change.group].lot.cluster
     if change.id:

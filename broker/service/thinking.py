@@ -218,7 +218,9 @@ class Thinking(Moves):
             return reasons.dump([Reason(reason="solver", detail=text)]), text
         refusal = plan.solution.unplaced.get(request.id)
         if refusal is not None:
-            return reasons.dump(reasons.reasons(refusal, snapshot.shown)), reasons.message(refusal)
+            workers = views.capacity_request(request.body).devices.workers
+            found = reasons.reasons(refusal, snapshot.shown, workers=workers)
+            return reasons.dump(found), reasons.message(refusal)
         if request.policy and self._may_borrow(request, snapshot):
             text = f"Burst policy {request.policy} was removed or suspended, so nobody pays for this."
             return reasons.dump([Reason(reason="policy", detail=text)]), text

@@ -52,6 +52,7 @@ def want(
         tenant=request.tenant,
         cluster=request.cluster,
         devices=body.devices.count,
+        workers=body.devices.workers,
         duration_s=body.duration,
         created_at=request.created_at,
         limits=limits,

@@ -142,8 +142,10 @@ Id = Annotated[str, StringConstraints(pattern=r"^[a-z]{2,4}-[0-9a-z]{8,56}$")]
 ShortText = Annotated[str, StringConstraints(max_length=1_024)]
 Cel = Annotated[str, StringConstraints(min_length=1, max_length=10_240)]
 """A CEL expression; the limit is Kubernetes' own for device selectors."""
-Count = Annotated[int, Field(ge=1, le=1_024, strict=True)]
-"""How many devices one request may ask for."""
+MOST_DEVICES = 1_024
+"""In one request, and in one lease."""
+Count = Annotated[int, Field(ge=1, le=MOST_DEVICES, strict=True)]
+"""How many devices, or workers, one request may ask for."""
 Jwk = Annotated[dict[str, Any], Field(max_length=12)]
 
 

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import AwareDatetime, Field
 
-from broker.wire.base import Duration, Inbound, Money, Name, Outbound, Price, ShortText
+from broker.wire.base import MOST_DEVICES, Duration, Inbound, Money, Name, Outbound, Price, ShortText
 from broker.wire.devices import Confidential, Kind, OfferedDevice, Place
 from broker.wire.offers import Terms
 
@@ -52,7 +52,7 @@ class LeaseBody(Inbound):
     borrower: Name
     tenant: Name
     kind: Kind
-    devices: Annotated[tuple[LeasedDevice, ...], Field(min_length=1, max_length=1_024)]
+    devices: Annotated[tuple[LeasedDevice, ...], Field(min_length=1, max_length=MOST_DEVICES)]
     price: Price
     terms: Terms
     place: Place = Place()

@@ -4,9 +4,22 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from broker.wire.base import Amount, Cel, Count, Duration, Inbound, Label, Money, Name, Outbound, Price, ShortText
+from broker.wire.base import (
+    MOST_DEVICES,
+    Amount,
+    Cel,
+    Count,
+    Duration,
+    Inbound,
+    Label,
+    Money,
+    Name,
+    Outbound,
+    Price,
+    ShortText,
+)
 from broker.wire.devices import DriverName, Kind
 
 
@@ -14,11 +27,28 @@ class DeviceRequest(Inbound):
     """Which devices, and how many: all of them or none."""
 
     count: Count
+    """For each worker."""
+    workers: Count = 1
+    """A gang: so many workers with ``count`` devices each, in one cluster, one offer and one lease."""
     selector: Cel | None = None
     """CEL over ``device``, as in a ResourceClaim: every device must satisfy it."""
     driver: DriverName | None = None
     same_node: bool = False
-    """All devices in one node (NVLink, one pod)."""
+    """The devices of a worker in one node (NVLink, one pod); workers may share a node."""
+
+    @model_validator(mode="after")
+    def _fits_one_lease(self) -> "DeviceRequest":
+        if self.total > MOST_DEVICES:
+            raise ValueError(
+                f"{self.workers:,} workers with {self.count:,} devices each are {self.total:,} devices; "
+                f"one request may ask for {MOST_DEVICES:,} in all"
+            )
+        return self
+
+    @property
+    def total(self) -> int:
+        """Devices of all workers."""
+        return self.count * self.workers
 
 
 class Where(Inbound):
@@ -107,6 +137,16 @@ class Alternative(Outbound):
     """The sentence for a person."""
 
 
+class NodeShare(Outbound):
+    """What one node of the lender gives."""
+
+    node: str | None = None
+    """None: of devices that a network reaches, in no node."""
+    devices: int
+    workers: int | None = None
+    """How many workers have all their devices here, where the request wanted ``same_node``."""
+
+
 class PlacementView(Outbound):
     """The solver's choice, and the reasons the others lost."""
 
@@ -114,6 +154,9 @@ class PlacementView(Outbound):
     offer: str
     kind: Kind
     devices: int
+    """Devices lent, of all workers together: whole units, where the offer lends several at a time."""
+    workers: int = 1
+    nodes: list[NodeShare] = []
     price: Price
     cost: Money
     """At worst: every device for the whole duration."""

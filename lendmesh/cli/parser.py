@@ -79,10 +79,11 @@ def _wish(parser: argparse.ArgumentParser) -> None:
         "-f", "--file", metavar="FILE", help="the request as YAML or JSON (- for stdin); options override it"
     )
     parser.add_argument("--cluster", help="the cluster that borrows")
-    parser.add_argument("--count", type=int, metavar="N", help="how many devices: all of them or none")
+    parser.add_argument("--count", type=int, metavar="N", help="how many devices, for each worker: all of them or none")
+    parser.add_argument("--workers", type=int, metavar="N", help="a gang of so many workers, placed together (1)")
     parser.add_argument("--selector", metavar="CEL", help="what each device must satisfy, as in a ResourceClaim")
     parser.add_argument("--driver", help="only devices of this DRA driver, e.g. gpu.nvidia.com")
-    parser.add_argument("--same-node", action="store_true", default=None, help="all devices in one node")
+    parser.add_argument("--same-node", action="store_true", default=None, help="the devices of each worker in one node")
     parser.add_argument("--duration", metavar="2h", help="how long: 90s, 15m, 2h, 1h30m, 7d")
     parser.add_argument("--price-cap", metavar="USD", help="the most to pay per device-hour, e.g. 2.80")
     parser.add_argument("--total-cap", metavar="USD", help="the most to pay for the whole")

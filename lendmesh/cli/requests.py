@@ -15,6 +15,7 @@ from lendmesh.progress import follow
 OPTIONS = {
     "cluster": "--cluster",
     "devices.count": "--count",
+    "devices.workers": "--workers",
     "devices.selector": "--selector",
     "devices.driver": "--driver",
     "duration": "--duration",
@@ -32,7 +33,7 @@ def wish(arguments: argparse.Namespace) -> CapacityRequest:
     body: dict[str, Any] = read_mapping(arguments.file) if arguments.file else {}
     devices, where = dict(body.get("devices") or {}), dict(body.get("where") or {})
     given = vars(arguments)
-    for name in ("count", "selector", "driver", "same_node"):
+    for name in ("count", "workers", "selector", "driver", "same_node"):
         if given[name] is not None:
             devices[name] = given[name]
     for name, option in (("regions", "region"), ("providers", "provider"), ("clusters", "lenders")):

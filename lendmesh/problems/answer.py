@@ -107,6 +107,7 @@ def helpful(change: Change, ask: Ask) -> str:
         Field.DURATION: f"a duration of {at} instead",
         Field.START_BY: f"a start as late as {at} from now",
         Field.END_BY: f"a deadline {at} from now",
+        Field.WORKERS: f"{at} {'worker' if at == 1 else 'workers'} instead",
         Field.DEVICES: f"{at} {'device' if at == 1 else 'devices'}{' a worker' if ask.workers > 1 else ''} instead",
     }.get(change.field) or sentence(change)
 
