@@ -22,6 +22,16 @@ class Offer:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Head:
+    """What tells an offer from what it was before, without reading all of it."""
+
+    id: str
+    digest: str
+    devices: int
+    withdrawn: bool
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Policy:
     """One BurstPolicy."""
 

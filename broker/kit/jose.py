@@ -8,6 +8,7 @@ carries a kubeconfig past a broker that cannot read it.
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 from joserfc import jwe, jws
@@ -153,13 +154,20 @@ def verify(token: str, *, typ: str, jwks: Sequence[Mapping[str, Any]], limit: in
     if unknown := header.keys() - {"typ", "alg", "kid"}:
         raise BadSignature(f"the header has {', '.join(sorted(unknown))}, which is not accepted")
     try:
-        keys = [OKPKey.import_key({"kty": "OKP", "crv": "Ed25519", "x": jwk["x"]}) for jwk in jwks]
-        key = next((key for key in keys if key.thumbprint() == header.get("kid")), None)
+        keys = dict(_public(str(jwk["x"])) for jwk in jwks)
+        key = keys.get(str(header.get("kid")))
         if key is None:
             raise BadSignature(f"no key with kid {str(header.get('kid'))[:64]!r} is in the key set")
         return jws.deserialize_compact(token, key, registry=_registry(limit)).payload
     except (JoseError, ValueError, KeyError) as error:
         raise BadSignature("the signature does not fit the message") from error
+
+
+@lru_cache(maxsize=4_096)
+def _public(x: str) -> tuple[str, OKPKey]:
+    """The key with this ``x``, by its id."""
+    key = OKPKey.import_key({"kty": "OKP", "crv": "Ed25519", "x": x})
+    return key.thumbprint(), key
 
 
 def _registry(limit: int) -> jws.JWSRegistry:

@@ -8,41 +8,55 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import datetime
-from typing import TypeVar
+from functools import partial
+from typing import Any, TypeVar
 
 from broker.domain.access import Principal
 from broker.domain.cluster import Cluster, clock_is_safe, clock_offset
-from broker.domain.errors import Malformed, Unauthenticated
+from broker.domain.errors import Malformed, Unauthenticated, UntrustedMessage
 from broker.domain.hearing import hear
 from broker.domain.lease import State
-from broker.domain.offer import Offer
+from broker.domain.offer import Head, Offer
 from broker.kit import jose
+from broker.kit.kept import Kept
 from broker.service import views
-from broker.service.messages import offer_rows, opened, word
+from broker.service.adverts import Adverts, Said
+from broker.service.messages import believed, must_name, opened, word
 from broker.service.moves import Move, Moves
 from broker.store.unit import Unit
 from broker.wire.agents import Desired, Heard, LeaseReport, Report
-from broker.wire.base import Inbound
 from broker.wire.leases import DesiredLease
-from broker.wire.offers import Advert
 
-B = TypeVar("B", bound=Inbound)
+T = TypeVar("T")
 
 _FENCES_END = 1 << 62
 _LARGE = 64 * 1024
 """Messages above this many bytes are verified and parsed in a thread: others shouldn't wait for it."""
+CLUSTERS = 10_000
+"""Of so many the signing key is kept."""
 
 
 class Agents(Moves):
+    def __init__(self, **parts: Any) -> None:
+        super().__init__(**parts)
+        self._adverts = Adverts()
+        self._members: Kept[str, Cluster] = Kept(CLUSTERS)
+        """As they were when last looked up: for their keys."""
+        # One thread: large messages never take more than their turn from who waits for an answer.
+        self._large = ThreadPoolExecutor(1, thread_name_prefix="messages")
+
+    async def stop(self) -> None:
+        self._large.shutdown(wait=False, cancel_futures=True)
+        await super().stop()
+
     async def advert(self, p: Principal, jws: str) -> Heard:
         """What a cluster offers from now on, instead of what it offered before."""
-        name = p.agent_of()
-        cluster = await self._cluster(name)
-        advert = await self._opened(jws, Advert, jose.ADVERT, cluster)
-        rows = await self._offers(advert, len(jws))
+        cluster, said = await self._believed(p.agent_of(), jws, self._read_advert)
+        advert = said.advert
         now = self.now()
 
         def job(unit: Unit) -> Heard:
@@ -56,8 +70,8 @@ class Agents(Moves):
                 valid_until=advert.valid_until,
                 counts=advert.counts.model_dump_json(),
             )
-            self._replace_offers(unit, after, rows, now)
-            self._clear(unit, after, {device.ref(name) for offer in advert.offers for device in offer.devices}, now)
+            self._replace_offers(unit, after, said, now)
+            self._clear(unit, after, said, now)
             self._save(unit, known, after, now)
             return self._heard(after, advert.sequence, applied=True, now=now)
 
@@ -65,8 +79,7 @@ class Agents(Moves):
 
     async def report(self, p: Principal, jws: str) -> Heard:
         """How a cluster's leases stand; with ``resync`` all it knows, and from then on it may lend again."""
-        cluster = await self._cluster(p.agent_of())
-        report = await self._opened(jws, Report, jose.REPORT, cluster)
+        cluster, report = await self._believed(p.agent_of(), jws, _read_report)
         if report.highest_fence >= _FENCES_END:
             raise Malformed("highest_fence is higher than any fence the broker can have given out.")
         now = self.now()
@@ -123,21 +136,29 @@ class Agents(Moves):
 
     # --- believing -------------------------------------------------------------------------------------------------
 
-    async def _cluster(self, name: str) -> Cluster:
+    async def _believed(self, name: str, jws: str, read: Callable[[str, Cluster], T]) -> tuple[Cluster, T]:
+        """What a message says, and the cluster under whose key it was verified."""
+        kept = self._members.get(name)
+        if kept is not None:
+            try:
+                return kept, await self._in_turn(jws, partial(read, jws, kept))
+            except UntrustedMessage:
+                pass  # it may have joined again, with another key
         cluster = await self.store.read(lambda unit: unit.clusters.find(name))
         if cluster is None or cluster.revoked_at is not None:
             raise Unauthenticated
-        return cluster
+        self._members.keep(name, cluster)
+        return cluster, await self._in_turn(jws, partial(read, jws, cluster))
 
-    async def _opened(self, jws: str, model: type[B], typ: str, cluster: Cluster) -> B:
+    async def _in_turn(self, jws: str, read: Callable[[], T]) -> T:
         if len(jws) > _LARGE:
-            return await asyncio.to_thread(opened, jws, model, typ, cluster)
-        return opened(jws, model, typ, cluster)
+            return await asyncio.get_running_loop().run_in_executor(self._large, read)
+        return read()
 
-    async def _offers(self, advert: Advert, size: int) -> dict[str, Offer]:
-        if size > _LARGE:
-            return await asyncio.to_thread(offer_rows, advert, self.now())
-        return offer_rows(advert, self.now())
+    def _read_advert(self, jws: str, cluster: Cluster) -> Said:
+        said = self._adverts.read(believed(jws, jose.ADVERT, cluster), cluster=cluster.name)
+        must_name(said.advert, cluster)
+        return said
 
     def _heard_of(self, unit: Unit, verified: Cluster) -> Cluster:
         """The cluster as it is now, still with the key the message was verified under."""
@@ -179,57 +200,47 @@ class Agents(Moves):
                 data=data,
             )
             after = replace(after, revision=revision)
-        fields = (
-            "last_seen_at",
-            "silent",
-            "clock_offset_ms",
-            "clock_safe",
-            "advert_sequence",
-            "report_sequence",
-            "valid_until",
-            "counts",
-            "fence",
-            "resynced",
-            "message",
-            "revision",
-        )
-        unit.clusters.set(after.name, **{name: getattr(after, name) for name in fields})
+        unit.clusters.heard(after)
 
     # --- adverts ---------------------------------------------------------------------------------------------------
 
-    def _replace_offers(self, unit: Unit, cluster: Cluster, rows: dict[str, Offer], now: datetime) -> None:
-        known = {offer.name: offer for offer in unit.offers.of(cluster.name)}
+    def _replace_offers(self, unit: Unit, cluster: Cluster, said: Said, now: datetime) -> None:
+        known = unit.offers.heads_of(cluster.name)
         new, changed = [], []
-        for name, row in rows.items():
+        for name, digest in said.digests.items():
             old = known.get(name)
             if old is None:
-                fresh = replace(row, id=self.ids("ofr"), cluster=cluster.name)
-                new.append(replace(fresh, revision=self._log_offer(unit, fresh, "offer.new", now)))
-            elif old.digest != row.digest or old.withdrawn_at is not None:
-                after = replace(row, id=old.id, cluster=cluster.name)
-                changed.append(replace(after, revision=self._log_offer(unit, after, "offer.changed", now)))
-        for old in known.values():
-            if old.name not in rows and old.withdrawn_at is None:
-                after = replace(old, withdrawn_at=now, updated_at=now)
-                changed.append(replace(after, revision=self._log_offer(unit, after, "offer.withdrawn", now)))
+                fresh = replace(said.row(name, now), id=self.ids("ofr"), cluster=cluster.name)
+                new.append(replace(fresh, revision=self._log_offer(unit, cluster, fresh, "offer.new", now)))
+            elif old.digest != digest or old.withdrawn:
+                after = replace(said.row(name, now), id=old.id, cluster=cluster.name)
+                changed.append(replace(after, revision=self._log_offer(unit, cluster, after, "offer.changed", now)))
+        gone = [old for name, old in known.items() if name not in said.digests and not old.withdrawn]
         unit.offers.add(new)
         unit.offers.save(changed)
+        unit.offers.withdraw(
+            {old.id: self._log_offer(unit, cluster, old, "offer.withdrawn", now) for old in gone}, now=now
+        )
 
-    def _log_offer(self, unit: Unit, offer: Offer, type_: str, now: datetime) -> int:
+    def _log_offer(self, unit: Unit, cluster: Cluster, offer: Offer | Head, type_: str, now: datetime) -> int:
         return unit.log.add(
             type_,
             at=now,
-            subject=f"cluster:{offer.cluster}",
+            subject=f"cluster:{cluster.name}",
             offer=offer.id,
-            cluster=offer.cluster,
+            cluster=cluster.name,
             data=json.dumps({"devices": offer.devices, "digest": offer.digest}),
         )
 
-    def _clear(self, unit: Unit, cluster: Cluster, idle: set[str], now: datetime) -> None:
+    def _clear(self, unit: Unit, cluster: Cluster, said: Said, now: datetime) -> None:
         """Leases in quarantine whose devices the lender offers again, all of them: idle, so at an end."""
+        waiting = unit.leases.lent_by(cluster.name, [State.QUARANTINED])
+        if not waiting:
+            return
+        idle = said.refs(cluster.name)
         moves = [
             Move(before=lease, after=lease.cleared(now=now), types=["lease.ended"])
-            for lease in unit.leases.lent_by(cluster.name, [State.QUARANTINED])
+            for lease in waiting
             if idle and idle.issuperset(unit.leases.refs(lease.id))
         ]
         if moves:
@@ -268,3 +279,7 @@ class Agents(Moves):
         if moves:
             move()
         return unknown
+
+
+def _read_report(jws: str, cluster: Cluster) -> Report:
+    return opened(jws, Report, jose.REPORT, cluster)

@@ -32,6 +32,25 @@ _FENCE = (
     .values(fence=clusters.c.fence + bindparam("by"))
     .returning(clusters.c.fence)
 )
+_HEARING = (
+    "last_seen_at",
+    "silent",
+    "clock_offset_ms",
+    "clock_safe",
+    "advert_sequence",
+    "report_sequence",
+    "valid_until",
+    "counts",
+    "fence",
+    "resynced",
+    "message",
+    "revision",
+)
+_HEARD = (
+    update(clusters)
+    .where(clusters.c.name == bindparam("n"))
+    .values({name: bindparam(f"new_{name}") for name in _HEARING})
+)
 _RECOVER = update(clusters).where(clusters.c.resynced).values(resynced=False)
 _QUIET = (
     select(clusters)
@@ -69,6 +88,11 @@ class Clusters:
 
     def set(self, name: str, **values: Any) -> None:
         self._unit.change(update(clusters).where(clusters.c.name == name).values(**values))
+
+    def heard(self, cluster: Cluster) -> None:
+        """As it is after a message of its agent; hundreds of these come every second."""
+        values = {f"new_{name}": getattr(cluster, name) for name in _HEARING}
+        self._unit.change(_HEARD, {"n": cluster.name, **values})
 
     def next_fence(self, name: str, *, by: int = 1) -> int:
         """The next fence of a lender that may lend now (``by`` of them: the last); ``LenderUnavailable`` else."""

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from typing import TYPE_CHECKING
 
 from sqlalchemy import bindparam, delete, func, insert, select, update
 
-from broker.domain.offer import Offer
+from broker.domain.offer import Head, Offer
 from broker.store.tables import offers
 
 if TYPE_CHECKING:
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 _HEADS = select(offers.c.id, offers.c.revision).where(offers.c.withdrawn_at.is_(None))
 _BY_ID = select(offers).where(offers.c.id.in_(bindparam("ids", expanding=True)))
 _OF = select(offers).where(offers.c.cluster == bindparam("c")).order_by(offers.c.name)
+_HEADS_OF = select(offers.c.id, offers.c.name, offers.c.digest, offers.c.devices, offers.c.withdrawn_at).where(
+    offers.c.cluster == bindparam("c")
+)
 _COUNTS = select(offers.c.cluster, func.count()).where(offers.c.withdrawn_at.is_(None)).group_by(offers.c.cluster)
 _ADD = insert(offers)
 _SAVE = (
@@ -33,6 +36,11 @@ _SAVE = (
         withdrawn_at=bindparam("withdrawn_at"),
         revision=bindparam("revision"),
     )
+)
+_WITHDRAW = (
+    update(offers)
+    .where(offers.c.id == bindparam("key"))
+    .values(withdrawn_at=bindparam("now"), updated_at=bindparam("now"), revision=bindparam("new_revision"))
 )
 _OLD = delete(offers).where(offers.c.withdrawn_at < bindparam("before"))
 
@@ -60,6 +68,13 @@ class Offers:
         """Withdrawn ones too."""
         return [Offer(**row._mapping) for row in self._unit.ask(_OF, {"c": cluster})]
 
+    def heads_of(self, cluster: str) -> dict[str, Head]:
+        """As ``of``, by name, without their devices."""
+        return {
+            row.name: Head(id=row.id, digest=row.digest, devices=row.devices, withdrawn=row.withdrawn_at is not None)
+            for row in self._unit.ask(_HEADS_OF, {"c": cluster})
+        }
+
     def add(self, new: Sequence[Offer]) -> None:
         if new:
             self._unit.change(_ADD, [asdict(offer) for offer in new])
@@ -71,6 +86,12 @@ class Offers:
                 {"key": offer.id, **{k: v for k, v in asdict(offer).items() if k not in skipped}} for offer in changed
             ]
             self._unit.change(_SAVE, rows)
+
+    def withdraw(self, gone: Mapping[str, int], *, now: datetime) -> None:
+        """Offer → the revision at which it went."""
+        if gone:
+            rows = [{"key": name, "new_revision": revision, "now": now} for name, revision in gone.items()]
+            self._unit.change(_WITHDRAW, rows)
 
     def forget(self, *, before: datetime) -> int:
         """Those withdrawn long ago."""

@@ -50,6 +50,14 @@ def cpu_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
+def child_of(pid: int) -> int:
+    """The first process that this one started."""
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        if found := (task / "children").read_text().split():
+            return int(found[0])
+    raise LookupError(f"process {pid} has no child")
+
+
 def _status(pid: int, name: str) -> int:
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
         if line.startswith(f"{name}:"):
