@@ -45,7 +45,7 @@ class Pieces:
 
 def rows(pairs: Pairs, kept: Ints, left: Ledger) -> Iterator[Row]:
     """Every limit that the kept pairs (indices, rising) could break together, given what is left."""
-    by_limit = pairs.usage.matrix[kept].tocsc()
+    by_limit = pairs.usage.rows(kept).tocsc()
     names = pairs.usage.names
     for at in np.flatnonzero(np.diff(by_limit.indptr)).tolist():
         low, high = int(by_limit.indptr[at]), int(by_limit.indptr[at + 1])

@@ -44,7 +44,7 @@ def mixed(pairs: Pairs, kept: Ints, profit: Ints, before: Sequence[tuple[Ints, i
 
     Nodes are not looked at: the bound holds without them, and what finds no node is left out of the plan.
     """
-    part = pairs.usage.matrix[kept]
+    part = pairs.usage.rows(kept)
     used = np.flatnonzero(np.asarray(part.sum(axis=0)).ravel() > pairs.usage.most)
     # Every row in parts of its limit, so that dollars and devices are of one size.
     scale: Floats = 1 / np.maximum(pairs.usage.most[used], 1.0)

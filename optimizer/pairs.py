@@ -22,8 +22,8 @@ from optimizer.market import Bools, Ints, Market
 from optimizer.problem import Aim, Ask, Confidential, Group, Problem
 from optimizer.usage import Limits, Piece, Usage, usage
 
-SLICE = 4_000_000
-"""Cells judged at a time: about 200 MB."""
+SLICE = 1_000_000
+"""Cells judged at a time: about 50 MB."""
 NAMES = ("ask", "group", "units", "devices", "cost", "loss", "tier", "plain", "slack", "form", "bucket", "until")
 ZERO = np.zeros(1, dtype=np.int64)
 
@@ -130,12 +130,17 @@ def compile_pairs(problem: Problem) -> Pairs:
     market = Market(problem)
     parts = [_part(market, problem, low, high) for low, high in _slices(problem)]
     # Columns that are one array in every slice (devices are units, mostly) stay one.
-    joined: dict[tuple[int, ...], Ints] = {}
-    columns = {}
+    # One after the other, since memory that is given back is had again for nothing and new memory is not.
+    columns: dict[str, Ints] = {}
     for name in NAMES:
-        pieces = [part[name] for part in parts]
-        same = tuple(id(piece) for piece in pieces)
-        columns[name] = joined[same] if same in joined else joined.setdefault(same, _joined(pieces))
+        if name in columns:
+            continue
+        alike = [other for other in NAMES if all(part.get(other) is part[name] for part in parts)]
+        whole = _joined([part[name] for part in parts])
+        for other in alike:
+            columns[other] = whole
+            for part in parts:
+                del part[other]
     pairs = assembled(problem, market, columns, {}, {}, partial=False)
     if any(ask.running is not None or ask.split > 1 for ask in problem.asks):
         return bundled(pairs)
@@ -167,7 +172,7 @@ def assembled(
         start=np.searchsorted(columns["ask"], np.arange(len(problem.asks) + 1)).astype(np.int64),
         several=several,
         keeps=keeps,
-        usage=usage(market, problem.asks, columns, used),
+        usage=usage(market, columns, used),
         partial=partial,
     )
 

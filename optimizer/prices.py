@@ -85,9 +85,11 @@ class Clearing:
         usage = pairs.usage
         self.names = usage.names
         self.most: Floats = usage.most
-        self.profit: Floats = profit.astype(np.float64)
+        self.profit: Ints | Floats = profit
         self.ask = pairs.ask
-        self._matrix: Any = usage.matrix
+        self._usage = usage
+        self._matrix: Any = None
+        """Of some pairs only: what each uses of every limit."""
         self.rounding = 2 * int(pairs.splits.sum())
         """µUSD by which ways to split, rounded part by part, may be better than the whole ways they mix."""
         self.floor: Floats = np.zeros(len(pairs.asks))
@@ -100,7 +102,8 @@ class Clearing:
         part = copy(self)
         part.__dict__.pop("starts", None)
         part.__dict__.pop("_squares", None)
-        part.profit, part.ask, part._matrix = self.profit[to], self.ask[to], self._matrix[to]
+        part.profit, part.ask = self.profit[to].astype(np.float64), self.ask[to]
+        part._matrix = self._usage.rows(to) if self._matrix is None else self._matrix[to]
         return part
 
     @cached_property
@@ -115,7 +118,8 @@ class Clearing:
 
     def reduced(self, prices: Floats) -> Floats:
         """Profit of each pair less what it uses."""
-        left: Floats = self.profit - self._matrix @ prices
+        worth = self._usage.times(prices) if self._matrix is None else self._matrix @ prices
+        left: Floats = np.subtract(self.profit, worth, out=worth)
         return left
 
     def used(self, share: Floats) -> Floats:
@@ -128,7 +132,7 @@ class Clearing:
         used: Floats = self._squares.T @ share
         return used
 
-    def margins(self, rest: Floats) -> Floats:
+    def margins(self, rest: Floats | Ints) -> Floats:
         """What each ask gains from its best pair, or from nothing."""
         best = np.maximum(self.floor, 0.0)
         if len(self.starts):
@@ -162,7 +166,7 @@ def clear(
     smooth = SMOOTH[2] if before else SMOOTH[0]
     if not before and len(pairs) > SAMPLED:
         every = -(-len(pairs) // SAMPLED)
-        sample = market.restricted(np.flatnonzero(market.ask % every == 0))
+        sample = market.restricted(np.flatnonzero((np.arange(len(pairs.asks)) % every == 0)[market.ask]))
         sample.most = market.most / every
         prices, smooth = _annealed(sample, prices, (SMOOTH[0], ROUGHLY), math.inf, left, rounds)[0], ROUGHLY
     best, bound, rest, done = _annealed(market, prices, (smooth, SMOOTH[3]), ENOUGH, left, rounds)

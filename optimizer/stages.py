@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
-from itertools import chain
+from itertools import chain, islice
 
 import numpy as np
 
@@ -24,7 +24,7 @@ from optimizer.greedy import Plan, kept_up, plans, priced, spent, topped_up
 from optimizer.ledger import bind
 from optimizer.market import Floats
 from optimizer.pairs import Pairs, compile_pairs
-from optimizer.prices import Prices, clear
+from optimizer.prices import SAMPLED, Prices, clear
 from optimizer.problem import Aim, Problem
 from optimizer.reasons import unseated
 from optimizer.search import Search
@@ -121,7 +121,8 @@ class Stages:
                 for name, each in previous.placements.items()
             }
             best, self.winner = kept_up(self.pairs, before), "previous"
-        for name, plan in plans(self.pairs, self.entitled):
+        crowded = self.pairs.problem.aim is Aim.WELFARE and len(self.pairs) > SAMPLED
+        for name, plan in islice(plans(self.pairs, self.entitled), 1 if crowded else None):
             if goals.better(self.lines, plan, best):
                 best, self.winner = plan, name
             if goals.undisputed(self.pairs, best) or self._left() <= 0:

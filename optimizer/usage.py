@@ -2,12 +2,17 @@
 
 Groups (in each bucket of time), shared capacity, budgets and quotas differ only in what they count. So they are the
 columns of one sparse matrix, pairs × limits, and whoever needs to know whether a plan fits (the ledger), what a limit
-is worth (the prices) or what the exact solver must keep (``limits``) reads it from there. A new linear limit is one
-more layer here and nothing anywhere else.
+is worth (the prices) or what the exact solver must keep (``limits``) asks it. A new linear limit is one more layer here
+and nothing anywhere else.
+
+Of ten million pairs the matrix is half a gigabyte that says little: at one time, every pair of one group uses the same
+limits there, and every pair of one request the same budgets and quotas. ``Plain`` works from these; of some pairs
+either kind makes the rows.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,6 +26,10 @@ from optimizer.market import NO_CAP, Bools, Floats, Ints, Market
 from optimizer.problem import Ask, Budget, Quota
 from optimizer.solution import Limit
 
+BLOCK = 1 << 16
+"""Pairs looked at together, so that they stay near the processor."""
+USED = ("ask", "group", "units", "devices", "cost", "form", "bucket", "until")
+"""The columns that say what a pair uses."""
 Layer = tuple[Bools | None, Ints, Ints]
 """Which pairs use a limit (None: all), which one, and how much of it."""
 
@@ -36,18 +45,16 @@ class Piece:
     cost: int
 
 
-@dataclass(frozen=True)
-class Usage:
+class Usage(ABC):
     """The limits, and what each pair uses of them. Amounts are whole numbers below 2^53, held as floats."""
 
-    names: Sequence[tuple[Limit, str]]
-    most: Floats
-    matrix: Any
-    """Pairs × limits, compressed by rows (a SciPy sparse array)."""
-    cells: int
-    """The first so many limits are group × bucket …"""
-    shared: int
-    """… the next so many capacity row × bucket; budgets and quotas follow."""
+    def __init__(self, limits: Limits) -> None:
+        self.names: Sequence[tuple[Limit, str]] = limits.names
+        self.most: Floats = limits.most
+        self.cells = limits.cells
+        """The first so many limits are group × bucket …"""
+        self.shared = limits.shared
+        """… the next so many capacity row × bucket; budgets and quotas follow."""
 
     @cached_property
     def at(self) -> dict[tuple[Limit, str], int]:
@@ -58,6 +65,109 @@ class Usage:
     def hard(self) -> int:
         """Where budgets and quotas begin."""
         return self.cells + self.shared
+
+    @abstractmethod
+    def rows(self, which: Ints) -> Any:
+        """Some pairs (indices, rising) × limits, compressed by rows (a SciPy sparse array)."""
+
+    @abstractmethod
+    def times(self, prices: Floats) -> Floats:
+        """What all that each pair uses is worth at these prices of the limits."""
+
+    @abstractmethod
+    def fits(self, which: slice, left: Floats) -> Bools:
+        """Which of these pairs of one request use no more than is left."""
+
+    @abstractmethod
+    def of(self, pair: int) -> tuple[Sequence[int] | Ints, Floats]:
+        """The limits that one pair uses, each once, and how much of each."""
+
+
+class Sparse(Usage):
+    """Pairs that are not alike: several times, groups taken together, limits that count some groups or moments."""
+
+    def __init__(self, limits: Limits, matrix: Any) -> None:
+        super().__init__(limits)
+        self._matrix = matrix
+        self._indptr, self._limit, self._amount = matrix.indptr, matrix.indices, matrix.data
+
+    def rows(self, which: Ints) -> Any:
+        return self._matrix[which]
+
+    def times(self, prices: Floats) -> Floats:
+        worth: Floats = self._matrix @ prices
+        return worth
+
+    def fits(self, which: slice, left: Floats) -> Bools:
+        low, high = int(self._indptr[which.start]), int(self._indptr[which.stop])
+        enough = self._amount[low:high] <= left[self._limit[low:high]]
+        fit: Bools = np.logical_and.reduceat(enough, self._indptr[which.start : which.stop] - low)
+        return fit
+
+    def of(self, pair: int) -> tuple[Ints, Floats]:
+        low, high = int(self._indptr[pair]), int(self._indptr[pair + 1])
+        return self._limit[low:high], self._amount[low:high]
+
+
+class Plain(Usage):
+    """One time, one group for each pair, and limits that count whatever is taken: a few numbers for each group and for
+    each request say it all."""
+
+    def __init__(self, limits: Limits, columns: Mapping[str, Ints]) -> None:
+        super().__init__(limits)
+        self._limits = limits
+        self._columns = {name: columns[name] for name in USED}
+        self._ask, self._group = columns["ask"], columns["group"]
+        self._units, self._cost, self._devices = columns["units"], columns["cost"], columns["devices"]
+
+    def rows(self, which: Ints) -> Any:
+        some = {name: each[which] for name, each in self._columns.items()}
+        return _stacked(list(_layers(self._limits, some, None)), {}, len(which), len(self.most))
+
+    def times(self, prices: Floats) -> Floats:
+        limits, (room, weight) = self._limits, self._limits.by_group
+        padded = np.append(prices, 0.0)  # −1 is no limit, and no price
+        group = prices[: self.cells] + (padded[room] * weight).sum(axis=1)
+        money = padded[limits.budgets_of].sum(axis=1)
+        device = padded[limits.quotas_of].sum(axis=1)
+        worth = np.empty(len(self._ask))
+        for low in range(0, len(worth), BLOCK):
+            now = slice(low, low + BLOCK)
+            part = worth[now]
+            np.multiply(self._units[now], group[self._group[now]], out=part)
+            if money.any():
+                part += self._cost[now] * money[self._ask[now]]
+            if device.any():
+                part += self._devices[now] * device[self._ask[now]]
+        return worth
+
+    def fits(self, which: slice, left: Floats) -> Bools:
+        limits, (room, weight) = self._limits, self._limits.by_group
+        group, units, ask = self._group[which], self._units[which], int(self._ask[which.start])
+        fit: Bools = units <= left[group]
+        for number in range(room.shape[1]):
+            row = room[group, number]
+            fit &= (row < 0) | (units * weight[group, number] <= left[row])
+        if budgets := limits.budgets[ask]:
+            fit &= self._cost[which] <= min([left[at] for at in budgets])
+        if quotas := limits.quotas[ask]:
+            fit &= self._devices[which] <= min([left[at] for at in quotas])
+        return fit
+
+    def of(self, pair: int) -> tuple[list[int], Floats]:
+        limits, group, ask = self._limits, int(self._group[pair]), int(self._ask[pair])
+        units, cost, devices = float(self._units[pair]), float(self._cost[pair]), float(self._devices[pair])
+        used, amounts = [group], [units]
+        for row, weight in limits.members.get(group, ()):
+            used.append(limits.cells + row)
+            amounts.append(units * weight)
+        for budget in limits.budgets[ask]:
+            used.append(budget)
+            amounts.append(cost)
+        for quota in limits.quotas[ask]:
+            used.append(quota)
+            amounts.append(devices)
+        return used, np.array(amounts)
 
 
 class Limits:
@@ -92,6 +202,39 @@ class Limits:
             for name, weight in row.members.items():
                 if weight:
                     self.members.setdefault(market.index[name], []).append((at, weight))
+        self.budgets = [_places(ask.budgets, self.budget) for ask in problem.asks]
+        """By request, where its budgets stand."""
+        self.quotas = [_places(ask.quotas, self.quota) for ask in problem.asks]
+        """By request, where its quotas stand."""
+
+    @property
+    def plain(self) -> bool:
+        """Every limit counts whatever its groups, or the requests that draw on it, take at the only time there is."""
+        problem = self.market.problem
+        windows = {(each.from_s, each.until_s) for each in problem.budgets}
+        windows |= {(each.from_s, each.until_s) for each in problem.quotas}
+        scoped = any(quota.groups is not None for quota in problem.quotas)
+        return self.market.buckets == 1 and windows <= {(0, None)} and not scoped
+
+    @cached_property
+    def by_group(self) -> tuple[Ints, Ints]:
+        """At one time, by group: where the capacity rows stand that it shares (−1: none), and its weight in each."""
+        held = max((len(rows) for rows in self.members.values()), default=0)
+        place, weight = np.full((len(self.market), held), -1), np.zeros((len(self.market), held), dtype=np.int64)
+        for group, rows in self.members.items():
+            for number, (row, each) in enumerate(rows):
+                place[group, number], weight[group, number] = self.cells + row, each
+        return place, weight
+
+    @cached_property
+    def budgets_of(self) -> Ints:
+        """Requests × number: where its first budget stands, its second … (−1: none)."""
+        return _numbered(self.budgets)
+
+    @cached_property
+    def quotas_of(self) -> Ints:
+        """As ``budgets_of``, of quotas."""
+        return _numbered(self.quotas)
 
     def of(self, ask: Ask, pieces: Sequence[Piece], span: tuple[int, int], start_s: int, end_s: int) -> dict[int, int]:
         """What one placement uses: limit → amount."""
@@ -123,20 +266,20 @@ class Limits:
 
 def usage(
     market: Market,
-    asks: Sequence[Ask],
     columns: Mapping[str, Ints],
     several: Mapping[int, dict[int, int]],
 ) -> Usage:
     """The matrix from the columns of the pairs; ``several`` has the rows that take more than one group, made apart."""
     limits = Limits(market)
+    if limits.plain and not several:
+        return Plain(limits, columns)
     apart = np.zeros(len(columns["ask"]), dtype=np.bool_)
     apart[list(several)] = True
-    layers = list(_layers(limits, asks, columns, apart if several else None))
-    matrix = _stacked(layers, several, len(apart), len(limits.most))
-    return Usage(names=limits.names, most=limits.most, matrix=matrix, cells=limits.cells, shared=limits.shared)
+    layers = list(_layers(limits, columns, apart if several else None))
+    return Sparse(limits, _stacked(layers, several, len(apart), len(limits.most)))
 
 
-def _layers(limits: Limits, asks: Sequence[Ask], columns: Mapping[str, Ints], apart: Bools | None) -> Iterator[Layer]:
+def _layers(limits: Limits, columns: Mapping[str, Ints], apart: Bools | None) -> Iterator[Layer]:
     market = limits.market
     buckets = market.buckets
     group, units = columns["group"], columns["units"]
@@ -160,13 +303,13 @@ def _layers(limits: Limits, asks: Sequence[Ask], columns: Mapping[str, Ints], ap
             row, weight = rows[group, number, 0], rows[group, number, 1]
             there = row >= 0 if running is None else running & (row >= 0)
             yield both(there), limits.cells + row * buckets + bucket, weight * units
-    yield from ((both(mask), index, amount) for mask, index, amount in _allowances(limits, asks, columns))
+    yield from ((both(mask), index, amount) for mask, index, amount in _allowances(limits, columns))
 
 
-def _allowances(limits: Limits, asks: Sequence[Ask], columns: Mapping[str, Ints]) -> Iterator[Layer]:
+def _allowances(limits: Limits, columns: Mapping[str, Ints]) -> Iterator[Layer]:
     """Budgets and quotas; one layer for the first of every ask, one for the second, and so on."""
     market, problem = limits.market, limits.market.problem
-    when = None
+    asks, when = problem.asks, None
     windows = [(each.from_s, each.until_s) for each in problem.budgets]
     windows += [(each.from_s, each.until_s) for each in problem.quotas]
     if market.buckets > 1 or any(window != (0, None) for window in windows):
@@ -174,10 +317,8 @@ def _allowances(limits: Limits, asks: Sequence[Ask], columns: Mapping[str, Ints]
         most = max((len(each.forms) for each in asks), default=0)
         lasts = np.array([[lasting(each, min(form, len(each.forms))) for form in range(most + 1)] for each in asks])
         when = start, start + lasts[columns["ask"], columns["form"]]
-    budgets = [sorted({limits.budget[name] for name in ask.budgets}) for ask in asks]
-    quotas = [sorted({limits.quota[name] for name in ask.quotas}) for ask in asks]
     first = limits.cells + limits.shared
-    for number, limit in _by_number(budgets):
+    for number, limit in enumerate(limits.budgets_of.T):
         mask = None if number == 0 and bool((limit >= 0).all()) and when is None else limit[columns["ask"]] >= 0
         limit = limit[columns["ask"]]
         if mask is not None and when is not None:
@@ -191,7 +332,7 @@ def _allowances(limits: Limits, asks: Sequence[Ask], columns: Mapping[str, Ints]
     inside = np.stack([market.named(groups) for groups in scopes]) if scoped else np.ones((1, 1), dtype=np.bool_)
     place = {groups: at for at, groups in enumerate(scopes)}
     scope_of = np.array([place[quota.groups] for quota in problem.quotas], dtype=np.int64)
-    for number, limit in _by_number(quotas):
+    for number, limit in enumerate(limits.quotas_of.T):
         every = number == 0 and bool((limit >= 0).all()) and when is None and not scoped
         mask = None if every else limit[columns["ask"]] >= 0
         limit = limit[columns["ask"]]
@@ -204,10 +345,14 @@ def _allowances(limits: Limits, asks: Sequence[Ask], columns: Mapping[str, Ints]
         yield mask, limit, columns["devices"]
 
 
-def _by_number(lists: Sequence[Sequence[int]]) -> Iterator[tuple[int, Ints]]:
-    """The first limit of every ask (−1: none), then the second, and so on."""
-    for number in range(max((len(mine) for mine in lists), default=0)):
-        yield number, np.array([mine[number] if len(mine) > number else -1 for mine in lists], dtype=np.int64)
+def _places(names: Sequence[str], at: Mapping[str, int]) -> list[int]:
+    return sorted({at[name] for name in names})
+
+
+def _numbered(lists: Sequence[Sequence[int]]) -> Ints:
+    """A row for each list, filled up with −1."""
+    width = max((len(mine) for mine in lists), default=0)
+    return np.array([[*mine, *[-1] * (width - len(mine))] for mine in lists], dtype=np.int64).reshape(len(lists), width)
 
 
 def _windows(limits: Sequence[Budget | Quota]) -> tuple[Ints, Ints]:

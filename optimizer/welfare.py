@@ -347,7 +347,7 @@ def _drawn(pairs: Pairs, own: Ints) -> Ints:
     windows |= {(each.from_s, each.until_s) for each in problem.quotas}
     if windows <= {(0, None)} and all(quota.groups is None for quota in problem.quotas):
         return np.zeros(len(own), dtype=np.int64)
-    used = pairs.usage.matrix[own]
+    used = pairs.usage.rows(own)
     numbers: dict[tuple[int, ...], int] = {}
     found = []
     for low, high in pairwise(used.indptr.tolist()):
