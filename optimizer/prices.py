@@ -28,7 +28,7 @@ from optimizer.market import Bools, Floats, Ints
 from optimizer.pairs import Pairs
 from optimizer.solution import Limit
 
-SMOOTH = (0.1, 0.6, 0.01, 0.001)
+SMOOTH = (0.1, 0.7, 0.01, 0.001)
 """How far an ask spreads over pairs, as a share of its best profit: at first, what is kept of it from stage to stage,
 at first with prices from before, and at the least."""
 SAMPLED = 1_500_000
@@ -37,6 +37,11 @@ ROUGHLY = 0.05
 """… down to this smoothing, with which the whole then starts: sharper prices would fit the sample and not the whole."""
 ENOUGH = 1e-4
 """A stage at the least smoothing that gains less than this share of the bound is the last."""
+NEAR = (0.03, 6, 10)
+"""A pair is near where it is worth less than its request's best by no more than so many times the smoothing: above
+this much smoothing, and below. What is left out weighs little, but a request may have hundreds of such pairs."""
+CAUTION = 3.0
+"""Steps are so much shorter than the curvature says, since it changes on the way."""
 STEPS = (8, 32)
 """Fewest and most steps of one stage …"""
 WORK = 8_000_000
@@ -109,7 +114,7 @@ class Clearing:
     @cached_property
     def starts(self) -> Ints:
         """Where the pairs of each ask that has any begin."""
-        return np.flatnonzero(np.diff(self.ask, prepend=-1))
+        return np.concatenate(([0], np.flatnonzero(self.ask[1:] != self.ask[:-1]) + 1)) if len(self.ask) else self.ask
 
     @cached_property
     def _squares(self) -> Any:
@@ -151,7 +156,7 @@ def clear(
     profit: Ints,
     *,
     left: Callable[[], float],
-    rounds: int = 300,
+    rounds: int = 500,
     before: Mapping[tuple[Limit, str], float] | None = None,
     forced: Bools | None = None,
 ) -> Prices:
@@ -184,36 +189,50 @@ def _annealed(
     """Stage after stage with less smoothing, from the first to the least: the best prices, their bound, reduced
     profits there, steps."""
     bound, rest = market.bound(prices)
-    best, best_rest, done = prices, rest, 0
+    best, done = prices, 0
     if not len(market.starts):
         return best, bound, rest, 0
     worth = np.maximum(np.maximum.reduceat(market.profit, market.starts), 1.0)
     heat = np.zeros(len(market.floor))
     now_smooth, least = smooth
+    course = _Course(prices)
     while done < rounds and left() > 0:
         heat[market.ask[market.starts]] = now_smooth * worth
-        near = np.flatnonzero(rest > (market.margins(rest) - 8 * heat)[market.ask])
+        wide = NEAR[1] if now_smooth > NEAR[0] else NEAR[2]
+        near = np.flatnonzero(rest > (market.margins(rest) - wide * heat)[market.ask])
         steps = int(np.clip(WORK // max(1, len(near)), *STEPS))
-        prices = _descend(market.restricted(near), prices, heat, steps)
+        _descend(market.restricted(near), course, heat, steps)
         done += steps
-        now, rest = market.bound(prices)
+        now, rest = market.bound(course.prices)
         gained = bound - now
         if now < bound:
-            bound, best, best_rest = now, prices, rest
+            bound, best = now, course.prices
+        else:
+            course = _Course(course.prices)  # where it led astray, momentum is of no use
         if now_smooth <= least and gained < enough * abs(bound):
             break
         now_smooth = max(now_smooth * SMOOTH[1], least)
-    return best, bound, best_rest, done
+    return best, bound, rest if course.prices is best else market.reduced(best), done
 
 
-def _descend(market: Clearing, prices: Floats, heat: Floats, steps: int) -> Floats:
+@dataclass
+class _Course:
+    """Where the descent is, and with how much momentum: stages differ little, so that it carries over."""
+
+    prices: Floats
+    ahead: Floats | None = None
+    momentum: float = 1.0
+
+
+def _descend(market: Clearing, course: _Course, heat: Floats, steps: int) -> None:
     """Accelerated projected gradient on the smoothed dual."""
     ask, starts = market.ask, market.starts
     lengths = np.diff(np.append(starts, len(ask)))
     cool = 1 / heat[ask]
     first_cool = cool[starts]
     none = market.floor[ask[starts]]
-    ahead, last, momentum = prices, prices, 1.0
+    last, momentum = course.prices, course.momentum
+    ahead = last if course.ahead is None else course.ahead
     floor = _typical(market, cool)
     curve = floor
     for step in range(steps):
@@ -222,7 +241,7 @@ def _descend(market: Clearing, prices: Floats, heat: Floats, steps: int) -> Floa
         share = np.exp((rest - np.repeat(top, lengths)) * cool)
         share /= np.repeat(np.add.reduceat(share, starts) + np.exp((none - top) * first_cool), lengths)
         if step % 6 == 0:
-            curve = 3.0 * np.maximum(market.curved(share * cool), floor)
+            curve = CAUTION * np.maximum(market.curved(share * cool), floor)
         slope = market.most - market.used(share)
         prices = np.maximum(0, ahead - slope / curve)
         if float(slope @ (prices - last)) > 0:
@@ -230,7 +249,7 @@ def _descend(market: Clearing, prices: Floats, heat: Floats, steps: int) -> Floa
         following = (1 + (1 + 4 * momentum * momentum) ** 0.5) / 2
         ahead = np.maximum(0, prices + (momentum - 1) / following * (prices - last))
         last, momentum = prices, following
-    return prices
+    course.prices, course.ahead, course.momentum = last, ahead, momentum
 
 
 def _typical(market: Clearing, cool: Floats) -> Floats:

@@ -28,8 +28,6 @@ from optimizer.solution import Limit
 
 BLOCK = 1 << 16
 """Pairs looked at together, so that they stay near the processor."""
-USED = ("ask", "group", "units", "devices", "cost", "form", "bucket", "until")
-"""The columns that say what a pair uses."""
 Layer = tuple[Bools | None, Ints, Ints]
 """Which pairs use a limit (None: all), which one, and how much of it."""
 
@@ -116,13 +114,28 @@ class Plain(Usage):
     def __init__(self, limits: Limits, columns: Mapping[str, Ints]) -> None:
         super().__init__(limits)
         self._limits = limits
-        self._columns = {name: columns[name] for name in USED}
         self._ask, self._group = columns["ask"], columns["group"]
         self._units, self._cost, self._devices = columns["units"], columns["cost"], columns["devices"]
 
     def rows(self, which: Ints) -> Any:
-        some = {name: each[which] for name, each in self._columns.items()}
-        return _stacked(list(_layers(self._limits, some, None)), {}, len(which), len(self.most))
+        limits, (room, weight) = self._limits, self._limits.by_group
+        ask, group, units = self._ask[which], self._group[which], self._units[which]
+        devices = units if self._devices is self._units else self._devices[which]
+        layers = [(group, units)]
+        layers += [(room[group, number], units * weight[group, number]) for number in range(room.shape[1])]
+        layers += [(limit[ask], self._cost[which]) for limit in limits.budgets_of.T]
+        layers += [(limit[ask], devices) for limit in limits.quotas_of.T]
+        indices = np.empty((len(which), len(layers)), dtype=np.int32)
+        data = np.empty((len(which), len(layers)), dtype=np.float64)
+        for at, (limit, amount) in enumerate(layers):
+            indices[:, at], data[:, at] = limit, amount
+        shape, there = (len(which), len(self.most)), indices >= 0
+        counts = there.sum(axis=1)
+        ends = np.zeros(len(which) + 1, dtype=np.int32 if indices.size < 2**31 else np.int64)
+        np.cumsum(counts, out=ends[1:])
+        if counts.sum() == indices.size:
+            return csr_array((data.ravel(), indices.ravel(), ends), shape=shape)
+        return csr_array((data[there], indices[there], ends), shape=shape)
 
     def times(self, prices: Floats) -> Floats:
         limits, (room, weight) = self._limits, self._limits.by_group
@@ -365,15 +378,6 @@ def _until(limit: Budget | Quota) -> int:
 
 
 def _stacked(layers: Sequence[Layer], several: Mapping[int, dict[int, int]], pairs: int, limits: int) -> Any:
-    if not several and all(mask is None for mask, _, _ in layers):
-        width = len(layers)
-        indices = np.empty((pairs, width), dtype=np.int32)
-        data = np.empty((pairs, width), dtype=np.float64)
-        for at, (_, limit, amount) in enumerate(layers):
-            indices[:, at] = limit
-            data[:, at] = amount
-        indptr = np.arange(pairs + 1, dtype=np.int32 if pairs * width < 2**31 else np.int64) * width
-        return csr_array((data.ravel(), indices.ravel(), indptr), shape=(pairs, limits))
     counts = np.zeros(pairs, dtype=np.int64)
     for mask, _, _ in layers:
         counts = counts + (1 if mask is None else mask.astype(np.int64))

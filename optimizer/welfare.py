@@ -46,6 +46,8 @@ MIXED = 120_000
 """So many pairs the mixed-integer solver handles in the time that somebody with patience has …"""
 PATIENT = 2.0
 """… which is, at the least, so many seconds left."""
+PACKING = 0.1
+"""Share of the time that packing may take: where groups are many and large it tells least and takes longest."""
 AROUND = 150
 """Asks in a neighbourhood."""
 BEST = 8
@@ -102,7 +104,8 @@ class Improvement:
     def run(self, left: Callable[[], float], effort: Effort) -> str:
         """All means in turn while time lasts; the name of the last."""
         if not self.proved and left() > 0:
-            self._prove(packed_bound(self.pairs, self.prices, left), Proof.PACKING)
+            until = left() * (1 - PACKING)
+            self._prove(packed_bound(self.pairs, self.prices, lambda: left() - until), Proof.PACKING)
             self.heard("prices")
         if self.proved or left() <= 0:
             return "prices"
