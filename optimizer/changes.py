@@ -180,7 +180,8 @@ def _fewer_workers(case: _Case, left: Ints, price: Ints) -> Change | None:
     hourly = price * market.unit * worker
     holds = np.minimum(np.minimum(case.room, case.quota // market.unit) // worker, ask.workers - 1)
     holds = np.minimum(holds, _affordable(left, hourly, ask.duration_s))
-    holds = np.where(case.only(*AMOUNT), holds, 0)
+    # What leases hold may be more than there is: then nothing is left, and not less than that.
+    holds = np.where(case.only(*AMOUNT), np.maximum(holds, 0), 0)
     found: tuple[int, int] | None = None
     for at in np.lexsort((price, -holds))[:MOST_PARTS].tolist():
         count = int(holds[at])

@@ -294,6 +294,28 @@ async def test_closing_finishes_what_waits_and_takes_nothing_more(database_url: 
     await again.close()
 
 
+async def test_closing_waits_for_a_read_that_a_thread_of_its_own_began(database_url: str) -> None:
+    """A connection that is still out when the pool goes is closed by nobody."""
+    migrate(database_url)
+    store = await Store.open(database_url)
+    begun, enough = threading.Event(), threading.Event()
+
+    def slowly(unit: Unit) -> int:
+        begun.set()
+        enough.wait(10)
+        return unit.revision
+
+    reading = asyncio.create_task(asyncio.to_thread(store.read_here, slowly))
+    await asyncio.to_thread(begun.wait, 10)
+    ending = asyncio.create_task(store.close())
+    assert not (await asyncio.wait({ending}, timeout=0.2))[0]
+    enough.set()
+    await ending
+    assert await reading == 0
+    with pytest.raises(ShuttingDown):
+        await asyncio.to_thread(store.read_here, lambda unit: None)
+
+
 async def test_listeners_hear_of_what_is_committed_and_of_nothing_else(store: Store) -> None:
     heard: list[Entry] = []
     store.listen(heard.extend)

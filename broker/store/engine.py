@@ -118,7 +118,7 @@ class Store:
         if self._closing:
             raise ShuttingDown
         context = contextvars.copy_context()
-        return await asyncio.get_running_loop().run_in_executor(self._pool, context.run, self.read_here, job)
+        return await asyncio.get_running_loop().run_in_executor(self._pool, context.run, self._read, job)
 
     async def close(self) -> None:
         """Finish what waits, then let go of the database. Safe to call twice."""
@@ -132,7 +132,15 @@ class Store:
             self._base.close()
 
     def read_here(self, job: Job[T]) -> T:
-        """As ``read``, in the thread that calls it: for those who are in a thread of their own already."""
+        """As ``read``, for those who are in a thread of their own already: it waits, and the event loop isn't asked.
+
+        A reader's thread does it, so that closing waits for it as for every other read.
+        """
+        if self._closing:
+            raise ShuttingDown
+        return self._pool.submit(self._read, job).result()
+
+    def _read(self, job: Job[T]) -> T:
         with self._reader.connect() as connection:
             return job(Unit(connection))
 
