@@ -42,8 +42,6 @@ def flowed(pairs: Pairs, profit: Ints, prices: Prices) -> Iterator[Plan]:
 
 def _sent(pairs: Pairs, worth: Floats) -> list[int]:
     """For each request that anything flowed for, the pair that most of it took."""
-    from ortools.graph.python import min_cost_flow
-
     which = np.arange(len(pairs))
     if len(pairs) > WHOLE:
         order = np.lexsort((-worth, pairs.ask))
@@ -52,15 +50,27 @@ def _sent(pairs: Pairs, worth: Floats) -> list[int]:
     which = which[worth[which] > 0]
     if not len(which):
         return []
-    asks, groups = len(pairs.asks), len(pairs.groups)
-    size = np.zeros(asks, dtype=np.int64)
+    size = np.zeros(len(pairs.asks), dtype=np.int64)
     np.maximum.at(size, pairs.ask[which], pairs.units[which])
     gain = np.floor(worth[which] / FINE / np.maximum(1, pairs.units[which])).astype(np.int64)
-    room, sink = pairs.market.count[:, 0], asks + groups
+    most = most_taken(pairs.ask[which], pairs.group[which], pairs.units[which], gain, size, pairs.market.count[:, 0])
+    chosen: list[int] = which[most].tolist()
+    return chosen
+
+
+def most_taken(ask: Ints, group: Ints, units: Ints, gain: Ints, size: Ints, room: Ints) -> list[int]:
+    """The flow of single units with the greatest gain, over ways from asks to groups: for each ask that anything
+    flowed for, the index of the way that most of it took.
+
+    ``ask``, ``group``, ``units`` (at most) and ``gain`` (of each unit, whole) are of the ways; ``size`` is what each
+    ask wants in all, ``room`` what each group has. Empty where the solver finds nothing.
+    """
+    from ortools.graph.python import min_cost_flow
+
+    asks, groups = len(size), len(room)
+    sink = asks + groups
     solver = min_cost_flow.SimpleMinCostFlow()
-    through = solver.add_arcs_with_capacity_and_unit_cost(
-        pairs.ask[which], asks + pairs.group[which], pairs.units[which], -gain
-    )
+    through = solver.add_arcs_with_capacity_and_unit_cost(ask, asks + group, units, -gain)
     solver.add_arcs_with_capacity_and_unit_cost(
         asks + np.arange(groups), np.full(groups, sink), room, np.zeros_like(room)
     )
@@ -71,11 +81,9 @@ def _sent(pairs: Pairs, worth: Floats) -> list[int]:
         return []
     sent = np.asarray(solver.flows(through))
     most: dict[int, tuple[int, int]] = {}
-    for at in np.flatnonzero(sent).tolist():
-        pair = int(which[at])
-        ask = int(pairs.ask[pair])
-        most[ask] = max(most.get(ask, (0, -1)), (int(sent[at]), pair))
-    return [pair for _, pair in most.values()]
+    for way in np.flatnonzero(sent).tolist():
+        most[int(ask[way])] = max(most.get(int(ask[way]), (0, -1)), (int(sent[way]), way))
+    return [way for _, way in most.values()]
 
 
 def _settled(pairs: Pairs, wished: list[int], score: Floats) -> Plan:

@@ -143,15 +143,14 @@ class Plain(Usage):
         group = prices[: self.cells] + (padded[room] * weight).sum(axis=1)
         money = padded[limits.budgets_of].sum(axis=1)
         device = padded[limits.quotas_of].sum(axis=1)
+        by_ask = [(amount, price) for amount, price in ((self._cost, money), (self._devices, device)) if price.any()]
         worth = np.empty(len(self._ask))
         for low in range(0, len(worth), BLOCK):
             now = slice(low, low + BLOCK)
             part = worth[now]
             np.multiply(self._units[now], group[self._group[now]], out=part)
-            if money.any():
-                part += self._cost[now] * money[self._ask[now]]
-            if device.any():
-                part += self._devices[now] * device[self._ask[now]]
+            for amount, price in by_ask:
+                part += amount[now] * price[self._ask[now]]
         return worth
 
     def fits(self, which: slice, left: Floats) -> Bools:

@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from optimizer.flow import most_taken
 from optimizer.problem import Problem
 from tests.bench.board import Board, Ints, board, settled
 from tests.bench.peers import Peer, density
@@ -147,34 +148,13 @@ def _silent() -> Iterator[None]:
 
 def flow(board: Board) -> list[int]:
     """Min-cost flow of single devices, requests to groups; each request then goes where most of it flowed."""
-    from ortools.graph.python import min_cost_flow
-
     pairs = np.arange(len(board)) if len(board) <= WHOLE else _nearest(board)
     size = np.array([ask.devices for ask in board.asks], dtype=np.int64)
-    asks, groups = len(board.asks), len(board.groups)
-    sink = asks + groups
     # Cents per device: whole numbers for the solver, fine enough to rank by.
     gain = board.profit[pairs] // (10_000 * np.maximum(1, board.devices[pairs]))
     room = np.array([group.count * group.unit for group in board.groups], dtype=np.int64)
-    solver = min_cost_flow.SimpleMinCostFlow()
-    through = solver.add_arcs_with_capacity_and_unit_cost(
-        board.ask[pairs], asks + board.group[pairs], size[board.ask[pairs]], -gain
-    )
-    solver.add_arcs_with_capacity_and_unit_cost(
-        asks + np.arange(groups), np.full(groups, sink), room, np.zeros_like(room)
-    )
-    solver.add_arcs_with_capacity_and_unit_cost(np.arange(asks), np.full(asks, sink), size, np.zeros_like(size))
-    solver.set_nodes_supplies(np.arange(asks), size)
-    solver.set_nodes_supplies(np.array([sink]), np.array([-size.sum()]))
-    if solver.solve() != solver.OPTIMAL:
-        return []
-    sent = np.asarray(solver.flows(through))
-    most: dict[int, tuple[int, int]] = {}
-    for at in np.flatnonzero(sent).tolist():
-        pair = int(pairs[at])
-        ask = int(board.ask[pair])
-        most[ask] = max(most.get(ask, (0, -1)), (int(sent[at]), pair))
-    return settled(board, (pair for _, pair in most.values()))
+    ask, group = board.ask[pairs], board.group[pairs]
+    return settled(board, pairs[most_taken(ask, group, size[ask], gain, size, room)].tolist())
 
 
 def pop(parts: int, seconds: float, *, by_tenant: bool, seed: int = 0) -> Peer:
