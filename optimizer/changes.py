@@ -1,336 +1,336 @@
-"""What would have to change for a refused ask to be placed beside the plan: the smallest change of each kind.
+"""What would have to change for refused requests to be placed beside the plan: the smallest change of each kind.
 
-Each proposal touches one field and is then applied and checked, by the independent checker for the request against the
-group and by the ledger for what the others leave. A proposal that fails its check is dropped, never reworded. Proposals
-are about the request in its own form at its first start; only *start later* and *split* look further.
+Each proposal touches one field. Which group would be the one is found for many requests at a time, kind by kind, in
+tables of requests × groups (``grid``); the change is then made and put to the test (``trial``), and dropped where it
+fails, never reworded. Proposals are about the request in its own form at its first start; only *start later* and
+*split* look further.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from optimizer.filter import Verdicts
+from optimizer.grid import Bytes, Seen
 from optimizer.ledger import Ledger
-from optimizer.market import Bools, Ints
+from optimizer.market import Ints, column
 from optimizer.pairs import Pairs
-from optimizer.problem import MAX_MONEY, MAX_PRICE, Ask, Budget, Confidential, Quota
+from optimizer.problem import MAX_MONEY, MAX_PRICE, Ask, Confidential
+from optimizer.purses import Purses
 from optimizer.solution import Change, Field, Why
-from optimizer.suits import cost_of, form_of, unsuitable
+from optimizer.trial import Trial
 
-AMOUNT = Why.COUNT | Why.NODE | Why.SHARED | Why.BUDGET | Why.QUOTA | Why.TOTAL_CAP
+AMOUNT = (Why.COUNT, Why.NODE, Why.SHARED, Why.BUDGET, Why.QUOTA, Why.TOTAL_CAP)
 MOST_PARTS = 8
 """Over more groups than this and its own allowance a split is not proposed."""
-MONEY = Why.BUDGET | Why.TOTAL_CAP
+NEVER = int(np.iinfo(np.int64).max)
+Found = tuple[int, Change | None]
+"""Of which request, by its place among those that are looked at."""
 
 
-@dataclass(frozen=True)
-class _Case:
-    """One refused ask with everything the proposals read; arrays are over groups."""
+def changes(pairs: Pairs, ledger: Ledger, purses: Purses, seen: Seen, rows: Sequence[int]) -> list[tuple[Change, ...]]:
+    """Every kind of change that helps, each in its smallest form, for some of the requests seen.
 
-    pairs: Pairs
-    ledger: Ledger
-    ask: Ask
-    why: Ints
-    units: Ints
-    devices: Ints
-    cost: Ints
-    price: Ints
-    tier: Ints
-    money: int
-    """µUSD that its budgets have left."""
-    quota: int
-    room: Ints
-    """Units each group can still give to this ask."""
-    alone: Mapping[Why, int]
-    """Predicates that alone remove some group: lifting any other helps nobody."""
-    bucket: int
-    """Of its first start."""
-    span: tuple[int, int]
-
-    @property
-    def start_s(self) -> int:
-        return int(self.pairs.market.starts[self.bucket])
-
-    def only(self, *bits: Why) -> Bools:
-        """Groups that nothing but these removes (or nothing at all)."""
-        allowed = np.int64(sum(bits))
-        clear: Bools = (self.why & ~allowed) == 0
-        return clear
-
-    def freed(self, bit: Why) -> Bools | None:
-        """Groups that only this predicate removes and that have the units and fit the purse; None where it has none."""
-        return self.fits() & (self.why == bit) if bit in self.alone else None
-
-    def fits(self) -> Bools:
-        """Groups that have the units, and whose cost and devices the ask's budgets and quotas hold."""
-        return (self.units <= self.room) & (self.cost <= self.money) & (self.devices <= self.quota)
+    Running leases that are ended have none.
+    """
+    mine = [at for at, row in enumerate(rows) if seen.asks[row].running is None]
+    found: list[list[Change]] = [[] for _ in rows]
+    if mine and len(pairs.groups):
+        for at, change in _Refused(pairs, ledger, purses, seen, column(rows[at] for at in mine)).all():
+            if change is not None:
+                found[mine[at]].append(change)
+    return [tuple(each) for each in found]
 
 
-def changes(
-    pairs: Pairs, ledger: Ledger, seen: Verdicts, row: int, ask: int, alone: Mapping[Why, int]
-) -> tuple[Change, ...]:
-    """Every kind of change that helps, each in its smallest form; ``alone`` counts what single predicates remove."""
-    want = pairs.asks[ask]
-    if want.running is not None:
-        return ()
-    market = pairs.market
-    starts = [at for at, start in enumerate(market.starts.tolist()) if want.not_before_s <= start <= want.latest_s]
-    bucket = starts[0] if starts else 0
-    span = bucket, market.span(int(market.starts[bucket]), int(market.starts[bucket]) + want.duration_s)[1]
-    room = ledger.room(span)
-    case = _Case(
-        pairs=pairs,
-        ledger=ledger,
-        ask=want,
-        why=seen.why[row].astype(np.int64),
-        units=seen.units[row],
-        devices=seen.devices[row],
-        cost=seen.cost[row],
-        price=seen.price[row],
-        tier=seen.tier[row],
-        money=min((ledger.budget(name) for name in want.budgets), default=MAX_MONEY),
-        quota=min((ledger.quota(name) for name in want.quotas), default=MAX_MONEY),
-        room=np.minimum(room, ledger.largest * want.workers) if want.same_node else room,
-        alone=alone,
-        bucket=bucket,
-        span=span,
-    )
-    found = (
-        *_caps(case),
-        *_places(case),
-        *_amounts(case),
-        *_wishes(case),
-        *_allowances(case),
-        *_later(case),
-        *_split(case),
-    )
-    return tuple(change for change in found if change is not None)
+class _Refused:
+    """Some refused requests with everything that the proposals read; tables are requests × groups."""
 
+    def __init__(self, pairs: Pairs, ledger: Ledger, purses: Purses, seen: Seen, rows: Ints) -> None:
+        market = pairs.market
+        self.pairs, self.ledger, self.seen, self.rows = pairs, ledger, seen, rows
+        self.purses, self.trial = purses, Trial(pairs, ledger, purses)
+        self.asks = [seen.asks[row] for row in rows.tolist()]
+        self.bucket = [self._first_start(ask) for ask in self.asks]
+        self.units, self.devices, self.cost = (each[rows] for each in (seen.units, seen.devices, seen.cost))
+        self.price = market.price.T[self.bucket] if market.buckets > 1 else market.price.T
+        self.duration = column(ask.duration_s for ask in self.asks)[:, None]
+        self.workers = column(ask.workers for ask in self.asks)[:, None]
+        starts = market.starts[self.bucket].tolist()
+        self.begun = list(zip(self.asks, starts, strict=True))
+        """Each request and when it would start."""
+        left = ((left for _, left in purses.budgets(*each)) for each in self.begun)
+        self.money = column(min(each, default=MAX_MONEY) for each in left)[:, None]
+        self.quota = self._quotas()
+        self.free = self._free()
+        self.room = self.free
+        """Units each group can still give to each of them."""
+        if (one_node := np.array([ask.same_node for ask in self.asks], dtype=np.bool_)).any():
+            on_nodes = np.minimum(self.free, ledger.largest * self.workers)
+            self.room = np.where(one_node[:, None], on_nodes, self.free)
+        self.roomy = self._bits(self.units <= self.room)
+        self.paid = self._bits(self.cost <= self.money)
+        self.granted = self._bits(self.devices <= self.quota)
+        self.fits = self.roomy & self.paid & self.granted
 
-def _caps(case: _Case) -> Iterator[Change | None]:
-    ask = case.ask
-    at = _least(case.price, case.freed(Why.PRICE_CAP))
-    if at is not None and case.price[at] <= MAX_PRICE:
-        cap = int(case.price[at])
-        yield _checked(case, at, Field.PRICE_CAP, cap, replace(ask, price_cap_micros=cap))
-    at = _least(case.price, case.freed(Why.TIER_PRICE))
-    if at is not None and case.price[at] <= MAX_PRICE:
-        cap, rank = int(case.price[at]), int(case.tier[at])
-        raised = replace(ask.tiers[rank], price_cap_micros=cap)
-        changed = replace(ask, tiers=(*ask.tiers[:rank], raised, *ask.tiers[rank + 1 :]))
-        yield _checked(case, at, Field.TIER_CAP, cap, changed, name=raised.name or str(rank))
-    at = _least(case.cost, case.freed(Why.TOTAL_CAP))
-    if at is not None and case.cost[at] <= MAX_MONEY:
-        cap = int(case.cost[at])
-        yield _checked(case, at, Field.TOTAL_CAP, cap, replace(ask, total_cap_micros=cap))
+    def all(self) -> Iterator[Found]:
+        """Kind by kind, so that those of each request come in this order."""
+        yield from self._caps()
+        yield from self._places()
+        yield from self._fewer()
+        yield from self._fewer_workers()
+        yield from self._other_durations()
+        yield from self._wishes()
+        yield from self._allowances()
+        yield from self._later()
+        yield from self._split()
 
+    # --- what the tables are made of ---------------------------------------------------------------------------------
 
-def _places(case: _Case) -> Iterator[Change | None]:
-    ask = case.ask
-    for bit, field, one, many in (
-        (Why.REGION, Field.REGION, "region", "regions"),
-        (Why.JURISDICTION, Field.JURISDICTION, "jurisdiction", "jurisdictions"),
-        (Why.PROVIDER, Field.PROVIDER, "provider", "providers"),
-        (Why.CLUSTER, Field.CLUSTER, "cluster", "clusters"),
-    ):
-        at = _least(case.cost, case.freed(bit))
-        if at is not None:
-            name = getattr(case.pairs.groups[at], one)
-            changed: dict[str, Any] = {many: (getattr(ask, many) or frozenset()) | {name}}
-            yield _checked(case, at, field, name, replace(ask, **changed))
+    def _first_start(self, ask: Ask) -> int:
+        starts = self.pairs.market.starts
+        at = int(np.searchsorted(starts, ask.not_before_s)) if len(starts) > 1 else 0
+        return at if at < len(starts) and ask.not_before_s <= starts[at] <= ask.latest_s else 0
 
+    def _span(self, at: int) -> tuple[int, int]:
+        market, bucket = self.pairs.market, self.bucket[at]
+        start = int(market.starts[bucket])
+        return bucket, market.span(start, start + self.asks[at].duration_s)[1]
 
-def _amounts(case: _Case) -> Iterator[Change | None]:
-    """Fewer devices, fewer workers, another duration; the group that keeps most of what was asked."""
-    ask, market = case.ask, case.pairs.market
-    purse = min(case.money, MAX_MONEY if ask.total_cap_micros is None else ask.total_cap_micros)
-    left = purse - market.fees(tuple(ask.transfer_micros.items()))
-    price, workers = market.price[:, case.bucket], ask.workers
-    units = np.minimum(np.minimum(case.room, case.quota // market.unit), case.units - 1)
-    units = np.minimum(units, _affordable(left, price * market.unit, ask.duration_s)) // workers
-    devices = np.where(case.only(*AMOUNT), units * market.unit, 0)
-    at = _most(devices, case.price)
-    if at is not None:
-        count = int(devices[at])
-        yield _checked(case, at, Field.DEVICES, count, replace(ask, devices=count))
-    yield _fewer_workers(case, left, price)
-    longest = np.minimum(market.longest, _affordable(left, price * case.devices, 1))
-    roomy = (case.units <= case.room) & (case.devices <= case.quota)
-    good = roomy & case.only(Why.TOO_LONG, *MONEY) & (longest < ask.duration_s) & (longest >= market.shortest)
-    at = _most(np.where(good, longest, 0), case.price)
-    if at is not None:
-        seconds = int(longest[at])
-        yield _checked(case, at, Field.DURATION, seconds, replace(ask, duration_s=seconds))
-    at = _least(market.shortest, roomy & (case.why == Why.TOO_SHORT))
-    if at is not None:
-        seconds = int(market.shortest[at])
-        yield _checked(case, at, Field.DURATION, seconds, replace(ask, duration_s=seconds))
+    def _free(self) -> Ints:
+        if self.pairs.market.buckets == 1:
+            return self.ledger.room()[None, :]
+        return np.stack([self.ledger.room(self._span(at)) for at in range(len(self.asks))])
 
+    def _quotas(self) -> Ints:
+        """Devices that its tightest quota still allows each request, in each group where some count a few groups."""
+        mine = [self.purses.quotas(*each) for each in self.begun]
+        left = column(min((left for each, left in some if each.groups is None), default=MAX_MONEY) for some in mine)
+        if all(each.groups is None for some in mine for each, _ in some):
+            return left[:, None]
+        table = np.repeat(left[:, None], len(self.pairs.groups), axis=1)
+        for at, some in enumerate(mine):
+            for each, amount in some:
+                if each.groups is not None:
+                    inside = self.pairs.market.named(each.groups)
+                    table[at, inside] = np.minimum(table[at, inside], amount)
+        return table
 
-def _fewer_workers(case: _Case, left: Ints, price: Ints) -> Change | None:
-    """Workers as they are, but not as many; which nodes they find is looked at in the most promising groups only."""
-    ask, market = case.ask, case.pairs.market
-    if ask.workers == 1:
-        return None
-    worker = np.maximum(1, case.units // ask.workers)
-    hourly = price * market.unit * worker
-    holds = np.minimum(np.minimum(case.room, case.quota // market.unit) // worker, ask.workers - 1)
-    holds = np.minimum(holds, _affordable(left, hourly, ask.duration_s))
-    # What leases hold may be more than there is: then nothing is left, and not less than that.
-    holds = np.where(case.only(*AMOUNT), np.maximum(holds, 0), 0)
-    found: tuple[int, int] | None = None
-    for at in np.lexsort((price, -holds))[:MOST_PARTS].tolist():
-        count = int(holds[at])
-        if ask.same_node:
-            count = min(count, case.ledger.nodes[at].places(int(worker[at]), case.span))
-        if count and (found is None or count > found[0]):
-            found = count, at
-    if found is None:
-        return None
-    count, at = found
-    return _checked(case, at, Field.WORKERS, count, replace(ask, workers=count))
+    def _bits(self, mask: Any) -> Bytes:
+        return np.packbits(np.broadcast_to(mask, (len(self.asks), len(self.pairs.groups))), axis=1)
 
+    def _least(self, bits: Bytes, values: Ints) -> Iterator[tuple[int, Ask, int]]:
+        """Of each request for which there is one of these groups, the group with the least value; the first of equals.
 
-def _wishes(case: _Case) -> Iterator[Change | None]:
-    ask = case.ask
-    at = _least(case.cost, case.freed(Why.CONFIDENTIAL))
-    if at is not None:
-        yield _checked(case, at, Field.CONFIDENTIAL, False, replace(ask, confidential=Confidential.NONE))
-    at = _least(case.cost, case.freed(Why.INTERRUPTIBLE))
-    if at is not None:
-        yield _checked(case, at, Field.UNINTERRUPTED, False, replace(ask, uninterrupted=False))
-    if ask.same_node:
-        free = (case.units <= case.ledger.room(case.span)) & (case.cost <= case.money) & (case.devices <= case.quota)
-        at = _least(case.cost, free & case.only(Why.NODE))
-        if at is not None:
-            yield _checked(case, at, Field.SAME_NODE, False, replace(ask, same_node=False))
+        Bits beyond the last group may be set.
+        """
+        some = np.flatnonzero(bits.any(axis=1))
+        mask = self.seen.among(bits[some])
+        values = np.broadcast_to(values, (len(self.asks), len(self.pairs.groups)))[some]
+        where = np.where(mask, values, NEVER).argmin(axis=1)
+        marked = mask[np.arange(len(some)), where]
+        for at, group in zip(some[marked].tolist(), where[marked].tolist(), strict=True):
+            yield at, self.asks[at], group
 
+    def _most(self, some: Ints, values: Ints) -> Iterator[tuple[int, Ask, int, int]]:
+        """Of each of some requests, the group with the most above 0, then the cheapest, and that value."""
+        top = values.max(axis=1, initial=0)
+        where = np.where(values == top[:, None], self.cost[some], NEVER).argmin(axis=1)
+        for at, group, value in zip(some.tolist(), where.tolist(), top.tolist(), strict=True):
+            if value > 0:
+                yield at, self.asks[at], group, value
 
-def _allowances(case: _Case) -> Iterator[Change | None]:
-    """A single budget or quota that is short; where two are, no single change helps."""
-    ask, ledger = case.ask, case.ledger
-    at = _least(case.cost, case.only(Why.BUDGET) & (case.units <= case.room) & (case.devices <= case.quota))
-    if at is not None and case.cost[at] <= MAX_MONEY:
-        short = {name: int(case.cost[at]) - ledger.budget(name) for name in set(ask.budgets)}
-        short = {name: by for name, by in short.items() if by > 0}
-        if len(short) == 1:
-            (name, by), rest = short.popitem(), replace(ask, budgets=())
-            yield _checked(case, at, Field.BUDGET, by, rest, name=name)
-    at = _least(case.devices, case.only(Why.QUOTA) & (case.units <= case.room) & (case.cost <= case.money))
-    if at is not None:
-        short = {name: int(case.devices[at]) - ledger.quota(name) for name in set(ask.quotas)}
-        short = {name: by for name, by in short.items() if by > 0}
-        if len(short) == 1:
-            (name, by), rest = short.popitem(), replace(ask, quotas=())
-            yield _checked(case, at, Field.QUOTA, by, rest, name=name)
+    def _freed(self, bit: Why) -> Bytes:
+        """Groups that only this predicate removes and that have the units and fit the purse."""
+        return self.seen.alone(bit)[self.rows] & self.fits
 
+    def _spared(self, *bits: Why) -> Bytes:
+        return self.seen.spared(*bits)[self.rows]
 
-def _later(case: _Case) -> Iterator[Change | None]:
-    """The first start after its window at which some group has room; then a deadline that would do."""
-    ask, market = case.ask, case.pairs.market
-    if market.buckets == 1:
-        return
-    for bucket, start in enumerate(market.starts.tolist()):
-        if start <= ask.latest_s:
-            continue
-        span = bucket, market.span(start, start + ask.duration_s)[1]
-        late = replace(ask, start_by_s=start)
-        if ask.end_by_s is not None and start + ask.duration_s > ask.end_by_s:
-            late = replace(late, end_by_s=start + ask.duration_s)
-        room = case.ledger.room(span)
-        for at in np.flatnonzero(case.only(Why.WINDOW, Why.COUNT, Why.SHARED, Why.NODE) & (case.units <= room)):
-            free = replace(case, bucket=bucket, span=span, room=room)
-            field, to = (
-                (Field.START_BY, start) if late.end_by_s == ask.end_by_s else (Field.END_BY, start + ask.duration_s)
-            )
-            if field is Field.END_BY and ask.start_by_s is not None and start > ask.start_by_s:
+    def _try(self, at: int, group: int, field: Field, to: int | str | bool, changed: Ask, name: str = "") -> Found:
+        return at, self.trial.passed(changed, group, self.bucket[at], field, to, name=name)
+
+    # --- kinds of change ---------------------------------------------------------------------------------------------
+
+    def _caps(self) -> Iterator[Found]:
+        bits = self.seen.bits
+        if Why.PRICE_CAP in bits:
+            prices = self.seen.price[self.rows]
+            for at, ask, group in self._least(self._freed(Why.PRICE_CAP), prices):
+                if (cap := int(prices[at, group])) <= MAX_PRICE:
+                    yield self._try(at, group, Field.PRICE_CAP, cap, replace(ask, price_cap_micros=cap))
+        if Why.TIER_PRICE in bits:
+            prices = self.seen.price[self.rows]
+            for at, ask, group in self._least(self._freed(Why.TIER_PRICE), prices):
+                if (cap := int(prices[at, group])) <= MAX_PRICE:
+                    rank = int(self.seen.tier[self.rows[at], group])
+                    raised = replace(ask.tiers[rank], price_cap_micros=cap)
+                    changed = replace(ask, tiers=(*ask.tiers[:rank], raised, *ask.tiers[rank + 1 :]))
+                    yield self._try(at, group, Field.TIER_CAP, cap, changed, raised.name or str(rank))
+        for at, ask, group in self._least(self._freed(Why.TOTAL_CAP), self.cost):
+            if (cap := int(self.cost[at, group])) <= MAX_MONEY:
+                yield self._try(at, group, Field.TOTAL_CAP, cap, replace(ask, total_cap_micros=cap))
+
+    def _places(self) -> Iterator[Found]:
+        for bit, field, one, many in (
+            (Why.REGION, Field.REGION, "region", "regions"),
+            (Why.JURISDICTION, Field.JURISDICTION, "jurisdiction", "jurisdictions"),
+            (Why.PROVIDER, Field.PROVIDER, "provider", "providers"),
+            (Why.CLUSTER, Field.CLUSTER, "cluster", "clusters"),
+        ):
+            for at, ask, group in self._least(self._freed(bit), self.cost):
+                name = getattr(self.pairs.groups[group], one)
+                changed: dict[str, Any] = {many: (getattr(ask, many) or frozenset()) | {name}}
+                yield self._try(at, group, field, name, replace(ask, **changed))
+
+    def _left(self, some: Ints) -> Ints:
+        """What each request could pay for devices in each group."""
+        total = column(MAX_MONEY if (cap := self.asks[at].total_cap_micros) is None else cap for at in some.tolist())
+        left: Ints = np.minimum(self.money[some, 0], total)[:, None] - self._fees(some)
+        return left
+
+    def _fees(self, some: Ints) -> Ints:
+        """What bringing their data costs, whatever they take there."""
+        keys = [tuple(self.asks[at].transfer_micros.items()) for at in some.tolist()]
+        if not any(keys):
+            return np.zeros((1, 1), dtype=np.int64)
+        fees: Ints = self.pairs.market.gather("transfer", keys, self.pairs.market.fees)
+        return fees
+
+    def _fewer(self) -> Iterator[Found]:
+        """Fewer devices; the group that keeps most of what was asked."""
+        unit = self.pairs.market.unit
+        units = np.minimum(np.minimum(self.room, self.quota // unit), self.units - 1)
+        bits = self._spared(*AMOUNT) & self._bits(units >= self.workers)
+        some = np.flatnonzero(bits.any(axis=1))
+        hourly = (self.price if len(self.price) == 1 else self.price[some]) * unit
+        units = np.minimum(units[some], _affordable(self._left(some), hourly, self.duration[some]))
+        devices = np.where(self.seen.among(bits[some]), units // self.workers[some] * unit, 0)
+        for at, ask, group, count in self._most(some, devices):
+            yield self._try(at, group, Field.DEVICES, count, replace(ask, devices=count))
+
+    def _fewer_workers(self) -> Iterator[Found]:
+        """Workers as they are, but not as many; what nodes hold is looked at in the most promising groups only."""
+        wide = np.flatnonzero(self.workers[:, 0] > 1)
+        if not len(wide):
+            return
+        unit, workers = self.pairs.market.unit, self.workers[wide]
+        worker = np.maximum(1, self.units[wide] // workers)
+        room = self.room if len(self.room) == 1 else self.room[wide]
+        hourly = (self.price if len(self.price) == 1 else self.price[wide]) * unit * worker
+        holds = np.minimum(np.minimum(room, self.quota[wide] // unit) // worker, workers - 1)
+        holds = np.minimum(holds, _affordable(self._left(wide), hourly, self.duration[wide]))
+        holds = np.where(self.seen.among(self._spared(*AMOUNT)[wide]), holds, 0)
+        worker = np.broadcast_to(worker, holds.shape)
+        for row in np.flatnonzero((holds > 0).any(axis=1)).tolist():
+            at = int(wide[row])
+            ask, best, most = self.asks[at], 0, 0
+            for group in np.lexsort((self.cost[at], -holds[row]))[:MOST_PARTS].tolist():
+                count = int(holds[row, group])
+                if ask.same_node:
+                    places = self.ledger.nodes[group].places(int(worker[row, group]), self._span(at))
+                    count = min(count, places)
+                if count > most:
+                    best, most = group, count
+            if most:
+                yield self._try(at, best, Field.WORKERS, most, replace(ask, workers=most))
+
+    def _other_durations(self) -> Iterator[Found]:
+        """Shorter, as little as possible; then as long as some lender wants at the least."""
+        market = self.pairs.market
+        bits = self.roomy & self.granted & self._spared(Why.TOO_LONG, Why.BUDGET, Why.TOTAL_CAP)
+        some = np.flatnonzero(bits.any(axis=1))
+        hourly = (self.price if len(self.price) == 1 else self.price[some]) * self.devices[some]
+        longest = np.minimum(market.longest, _affordable(self._left(some), hourly, np.ones_like(self.duration[some])))
+        good = self.seen.among(bits[some]) & (longest < self.duration[some]) & (longest >= market.shortest)
+        for at, ask, group, seconds in self._most(some, np.where(good, longest, 0)):
+            yield self._try(at, group, Field.DURATION, seconds, replace(ask, duration_s=seconds))
+        if Why.TOO_SHORT in self.seen.bits:
+            bits = self.roomy & self.granted & self.seen.alone(Why.TOO_SHORT)[self.rows]
+            for at, ask, group in self._least(bits, market.shortest):
+                seconds = int(market.shortest[group])
+                yield self._try(at, group, Field.DURATION, seconds, replace(ask, duration_s=seconds))
+
+    def _wishes(self) -> Iterator[Found]:
+        for at, ask, group in self._least(self._freed(Why.CONFIDENTIAL), self.cost):
+            changed = replace(ask, confidential=Confidential.NONE)
+            yield self._try(at, group, Field.CONFIDENTIAL, False, changed)
+        for at, ask, group in self._least(self._freed(Why.INTERRUPTIBLE), self.cost):
+            yield self._try(at, group, Field.UNINTERRUPTED, False, replace(ask, uninterrupted=False))
+        if any(ask.same_node for ask in self.asks):
+            anywhere = self._bits(self.units <= self.free) & self.paid & self.granted & self._spared(Why.NODE)
+            for at, ask, group in self._least(anywhere, self.cost):
+                if ask.same_node:
+                    yield self._try(at, group, Field.SAME_NODE, False, replace(ask, same_node=False))
+
+    def _allowances(self) -> Iterator[Found]:
+        """A single budget or quota that is short; where two are, no single change helps."""
+        for at, ask, group in self._least(self._spared(Why.BUDGET) & self.roomy & self.granted, self.cost):
+            cost = int(self.cost[at, group])
+            short = [(name, cost - left) for name, left in self.purses.budgets(*self.begun[at]) if cost > left]
+            if cost <= MAX_MONEY and len(short) == 1:
+                yield self._try(at, group, Field.BUDGET, short[0][1], ask, short[0][0])
+        devices = np.broadcast_to(self.devices, self.cost.shape)
+        for at, ask, group in self._least(self._spared(Why.QUOTA) & self.roomy & self.paid, devices):
+            many, name = int(devices[at, group]), self.pairs.groups[group].id
+            counts = self.purses.quotas(*self.begun[at])
+            here = [(each.id, left) for each, left in counts if each.groups is None or name in each.groups]
+            short = [(quota, many - left) for quota, left in here if many > left]
+            if len(short) == 1:
+                yield self._try(at, group, Field.QUOTA, short[0][1], ask, short[0][0])
+
+    def _later(self) -> Iterator[Found]:
+        """The first start after its window at which some group has room; then a deadline that would do."""
+        if self.pairs.market.buckets > 1:
+            bits = self._spared(Why.WINDOW, Why.COUNT, Why.SHARED, Why.NODE)
+            for at in np.flatnonzero(bits.any(axis=1)).tolist():
+                yield at, self._waited(at, np.flatnonzero(self.seen.among(bits[at : at + 1])[0]))
+
+    def _waited(self, at: int, groups: Ints) -> Change | None:
+        ask, market = self.asks[at], self.pairs.market
+        units = np.broadcast_to(self.units, self.cost.shape)[at]
+        for bucket, start in enumerate(market.starts.tolist()):
+            if start <= ask.latest_s:
                 continue
-            found = _checked(free, int(at), field, to, late)
-            if found is not None:
-                yield found
-                return
-
-
-def _split(case: _Case) -> Iterator[Change | None]:
-    """Over so many groups it would fit, the cheapest that hold most of it."""
-    ask, market = case.ask, case.pairs.market
-    if ask.workers == 1 or ask.split >= ask.workers:
-        return
-    worker = case.units // ask.workers
-    holds = np.where(case.only(Why.COUNT, Why.SHARED, Why.NODE), case.room // np.maximum(1, worker), 0)
-    order = np.lexsort((case.cost, -np.minimum(holds, ask.workers)))[: MOST_PARTS + ask.split]
-    left, cost, devices, named = ask.workers, 0, 0, []
-    for at in order.tolist():
-        count = min(left, int(holds[at]))
-        if count:
-            group = case.pairs.groups[at]
-            named.append(group)
-            cost += cost_of(ask, group, start_s=case.start_s, workers=count)
-            devices += int(case.devices[at]) // ask.workers * count
-            left -= count
-        if not left:
-            break
-    wider = replace(ask, split=max(1, len(named)))
-    total = MAX_MONEY if ask.total_cap_micros is None else ask.total_cap_micros
-    if left or len(named) <= ask.split or market.problem.rows:
-        return
-    barred = (reason for group in named for reason in unsuitable(wider, group, start_s=case.start_s))
-    if cost <= min(case.money, total) and devices <= case.quota and not any(barred):
-        yield Change(field=Field.SPLIT, to=len(named), group=named[0].id, cost_micros=cost)
-
-
-def _checked(
-    case: _Case, at: int, field: Field, to: int | str | bool, changed: Ask, *, name: str = ""
-) -> Change | None:
-    group, ledger, market = case.pairs.groups[at], case.ledger, case.pairs.market
-    worker = -(-changed.devices // group.unit)
-    units = worker * changed.workers
-    span = case.bucket, market.span(case.start_s, case.start_s + changed.duration_s)[1]
-    if form_of(changed, group.id) != 0 or units > int(ledger.room(span)[at]):
+            end = start + ask.duration_s
+            late, field, to = replace(ask, start_by_s=start), Field.START_BY, start
+            if ask.end_by_s is not None and end > ask.end_by_s:
+                if ask.start_by_s is not None and start > ask.start_by_s:
+                    continue  # two fields at once
+                late, field, to = replace(late, end_by_s=end), Field.END_BY, end
+            room = self.ledger.room((bucket, market.span(start, end)[1]))
+            for group in groups[units[groups] <= room[groups]].tolist():
+                if (found := self.trial.passed(late, group, bucket, field, to)) is not None:
+                    return found
         return None
-    if changed.same_node and ledger.nodes[at].places(worker, span) < changed.workers:
-        return None
-    if any(unsuitable(changed, group, start_s=case.start_s)):
-        return None
-    cost, end_s = cost_of(changed, group, start_s=case.start_s), case.start_s + changed.duration_s
-    if any(cost > ledger.budget(budget.id) for budget in _paying(case, changed)):
-        return None
-    if any(units * group.unit > ledger.quota(quota.id) for quota in _counting(case, changed, group.id, end_s)):
-        return None
-    return Change(field=field, to=to, id=name, group=group.id, cost_micros=cost)
+
+    def _split(self) -> Iterator[Found]:
+        """Over so many groups it would fit, the cheapest that hold most of it."""
+        if self.pairs.problem.rows:
+            return
+        wide = [at for at, ask in enumerate(self.asks) if ask.workers > 1 and ask.split < ask.workers]
+        bits = self._spared(Why.COUNT, Why.SHARED, Why.NODE)
+        for at in wide:
+            ask = self.asks[at]
+            mask = self.seen.among(bits[at : at + 1])[0]
+            worker = self.units[at] // ask.workers
+            holds = np.where(mask, self.room[at if len(self.room) > 1 else 0] // np.maximum(1, worker), 0)
+            order = np.lexsort((self.cost[at], -np.minimum(holds, ask.workers)))[: MOST_PARTS + ask.split]
+            left, shares = ask.workers, []
+            for group in order.tolist():
+                count = min(left, int(holds[group]))
+                if count:
+                    shares.append((group, count))
+                    left -= count
+            if not left and len(shares) > ask.split:
+                yield at, self.trial.spread(replace(ask, split=len(shares)), self.bucket[at], shares)
 
 
-def _paying(case: _Case, ask: Ask) -> Iterator[Budget]:
-    for budget in case.pairs.market.budgets_of(ask):
-        if budget.from_s <= case.start_s and (budget.until_s is None or case.start_s < budget.until_s):
-            yield budget
-
-
-def _counting(case: _Case, ask: Ask, group: str, end_s: int) -> Iterator[Quota]:
-    for quota in case.pairs.market.quotas_of(ask):
-        inside = end_s > quota.from_s and (quota.until_s is None or case.start_s < quota.until_s)
-        if inside and (quota.groups is None or group in quota.groups):
-            yield quota
-
-
-def _affordable(purse: Ints, hourly: Ints, seconds: int) -> Ints:
+def _affordable(purse: Ints, hourly: Ints, seconds: Ints) -> Ints:
     """How many times a rate of µUSD per hour can be paid for so long; 0 where that leaves 64 bits."""
     beyond = hourly.astype(np.float64) * seconds > 2.0**62
     paid = np.where(beyond, 1, hourly) * seconds
-    return np.where(hourly == 0, MAX_MONEY, np.where(beyond, 0, purse * 3600 // np.maximum(1, paid)))
-
-
-def _least(values: Ints, among: Bools | None) -> int | None:
-    if among is None:
-        return None
-    where = np.flatnonzero(among)
-    return int(where[np.argmin(values[where])]) if len(where) else None
-
-
-def _most(values: Ints, then_least: Ints) -> int | None:
-    at = int(np.lexsort((then_least, -values))[0]) if len(values) else 0
-    return at if len(values) and values[at] > 0 else None
+    times: Ints = purse * 3600 // np.maximum(1, paid)
+    return np.where(hourly == 0, MAX_MONEY, np.where(beyond, 0, times))

@@ -203,6 +203,17 @@ class Ledger:
         self._move(pair, 1, seats)
         return seats
 
+    def take_all(self, plan: Mapping[int, Seats]) -> None:
+        """Take a whole plan at once."""
+        seated = {pair: seats for pair, seats in plan.items() if seats}
+        rest = np.array(sorted(pair for pair in plan if pair not in seated), dtype=np.int64)
+        self._rooms.clear()
+        # Whole numbers below 2^53: sums of them in whatever order are exact.
+        if len(rest):
+            self.left -= self._pairs.usage.rows(rest).sum(axis=0)
+        for pair, seats in seated.items():
+            self._move(pair, 1, seats)
+
     def take_on(self, pair: int, seats: Seats) -> None:
         """Take it on nodes chosen elsewhere."""
         self._move(pair, 1, seats)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from optimizer.filter import Verdicts
+from optimizer.grid import Bytes, Seen
 from optimizer.ledger import Ledger
 from optimizer.market import Bools, Floats, Ints
 from optimizer.pairs import Pairs
@@ -39,39 +39,44 @@ class Offers:
         hours = np.array([ask.duration_s for ask in pairs.asks], dtype=np.float64)[pairs.ask[mine]] / 3600
         np.minimum.at(self._cut, pairs.group[mine], -reduced[mine] / (pairs.devices[mine] * hours))
 
-    def see(self, asks: list[int], seen: Verdicts) -> None:
+    def see(self, seen: Seen) -> None:
         """What is said of these requests."""
         if not len(self._which):
             return
-        why = seen.why[:, self._which]
-        self._asks += len(asks)
-        self._eligible += (why == 0).sum(axis=0)
-        for bit in Why(int(np.bitwise_or.reduce(why, axis=None))):
-            marked = ((why & np.uint32(bit)) != 0).sum(axis=0)
-            self._removed[bit] = self._removed.get(bit, 0) + marked
+        self._asks += len(seen.asks)
+        self._eligible += self._summed(seen, seen.spared())
+        for bit, mask in seen.bits.items():
+            self._removed[bit] = self._removed.get(bit, 0) + self._summed(seen, mask)
         for bit in DEAR:
-            row, at = np.nonzero(why == np.uint32(bit))
-            if len(row):
-                self._dear(bit, asks, seen, row, self._which[at])
+            if bit in seen.bits:
+                row, at = np.nonzero(seen.among(seen.alone(bit))[:, self._which])
+                if len(row):
+                    self._dear(bit, seen, row, self._which[at])
 
-    def _dear(self, bit: Why, asks: list[int], seen: Verdicts, row: Ints, group: Ints) -> None:
-        wants = [self._pairs.asks[at] for at in asks]
+    def _summed(self, seen: Seen, bits: Bytes) -> Ints:
+        """In how many rows each of the groups with units left is marked."""
+        # There are no more rows than fit into a byte.
+        sums: Ints = seen.among(bits).view(np.uint8).sum(axis=0, dtype=np.uint8)[self._which].astype(np.int64)
+        return sums
+
+    def _dear(self, bit: Why, seen: Seen, row: Ints, group: Ints) -> None:
+        wants = seen.asks
         total = np.array([want.total for want in wants], dtype=np.float64)[row]
-        devices = seen.devices[row, group]
+        devices = seen.at(seen.devices, row, group)
         if bit is Why.VALUE:
             hours = np.array([want.duration_s / 3600 for want in wants])[row]
             worth = np.array([want.value_micros or 0 for want in wants], dtype=np.float64)[row]
-            cut = (seen.cost[row, group] - worth) / (devices * hours)
+            cut = (seen.at(seen.cost, row, group) - worth) / (devices * hours)
         else:
             caps = np.array([want.price_cap_micros or 0 for want in wants], dtype=np.float64)[row]
-            cap = caps if bit is Why.PRICE_CAP else seen.tier_cap[row, group]
-            cut = (seen.price[row, group] - cap) * total / devices
+            cap = caps if bit is Why.PRICE_CAP else seen.at(seen.tier_cap, row, group)
+            cut = (seen.at(seen.price, row, group) - cap) * total / devices
         np.minimum.at(self._cut, group, cut)
 
     def idle(self) -> dict[str, Idle]:
         """For each group with units left."""
         pairs, found = self._pairs, {}
-        removed = [(bit, counts.tolist()) for bit, counts in self._removed.items()]
+        removed = [(bit, counts.tolist()) for bit, counts in sorted(self._removed.items())]
         price = pairs.market.price[:, 0].tolist()
         for at, (group, eligible) in enumerate(zip(self._which.tolist(), self._eligible.tolist(), strict=True)):
             cut = self._cut[group]

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from optimizer.check import unsuitable
 from optimizer.explain import money, sentence
+from optimizer.filter import Market, judge
+from optimizer.grid import Seen
 from optimizer.problem import Budget, Confidential, Problem, Quota, Tier
 from optimizer.solution import Change, Field, Limit, Lost, Why
+from tests.drawing import whole_problems
 from tests.optimizing import DOLLAR, HOUR, answer, ask, group, problems, with_ask
 
 
@@ -85,6 +90,25 @@ def test_a_refused_request_has_a_reason_for_every_offer(problem: Problem) -> Non
         assert refusal.eligible + sum(refusal.only.values()) <= refusal.groups
         assert refusal.eligible + sum(refusal.removed.values()) >= refusal.groups
         assert all(each.short_by > 0 for each in refusal.binding)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.one_of(problems(), whole_problems()))
+def test_reasons_counted_by_tables_of_bits_are_those_of_each_cell(problem: Problem) -> None:
+    market = Market(problem)
+    cells, seen = judge(market, problem.asks), Seen(market, problem.asks)
+    row, at = np.indices(cells.why.shape)
+    assert (seen.why(row, at) == cells.why).all()
+    assert (seen.eligible() == (cells.why == 0).sum(axis=1)).all()
+    for bit in Why:
+        none = np.zeros(len(problem.asks), dtype=np.int64)
+        assert (seen.removed().get(bit, none) == ((cells.why & bit) != 0).sum(axis=1)).all()
+        assert (seen.only().get(bit, none) == (cells.why == bit).sum(axis=1)).all()
+        assert (seen.among(seen.alone(bit)) == (cells.why == bit)).all()
+        spared = (cells.why & ~np.uint32(bit | Why.COUNT)) == 0
+        assert (seen.among(seen.spared(bit, Why.COUNT)) == spared).all()
+    for name in ("units", "devices", "cost", "price", "tier", "tier_cap"):
+        assert (seen.at(getattr(seen, name), row, at) == getattr(cells, name)).all()
 
 
 @pytest.mark.parametrize(
