@@ -82,7 +82,10 @@ class Chores:
             )
             if self._placed is not None:
                 self._placed(done)
-        return _RETRY_S if done.again else None
+        if done.again:
+            return _RETRY_S
+        opens = self._broker.next_start
+        return None if opens is None else (opens - self._broker.now()).total_seconds() + 0.001
 
     async def _expire(self) -> float | None:
         due = await self._broker.expire()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import pytest
 
 from broker.domain.access import READ, REQUEST
 from tests.api_world import Agent, Caller, World, settings, world
+from tests.test_api import until, watching
 
 PLAIN: dict[str, Any] = {
     "cluster": "team-a",
@@ -75,3 +78,40 @@ async def test_a_gang_that_makes_no_sense_is_an_error_that_says_where(
     (said,) = await wrong(person, devices=devices)
     assert said.startswith(f"{pointer}: ")
     assert words in said
+
+
+@pytest.mark.parametrize(
+    ("time", "words"),
+    [
+        ("2026-12-01T14:00:00", "needs its offset from UTC"),
+        ("2026-13-01T14:00:00Z", "must be a time such as 2026-12-01T14:00:00Z (RFC 3339)"),
+        (1_764_000_000, "a time is a text with its offset"),
+    ],
+)
+async def test_a_time_that_is_none_is_an_error_that_says_how_to_write_one(
+    broker: World, time: object, words: str
+) -> None:
+    person, _ = await both(broker)
+    for field in ("not_before", "start_by", "finish_by"):
+        (said,) = await wrong(person, **{field: time})
+        assert said.startswith(f"/{field}: ")
+        assert words in said
+
+
+async def test_a_deadline_that_cannot_be_kept_is_refused_with_the_one_that_could(broker: World) -> None:
+    person, _ = await both(broker)
+    soon = datetime.now(UTC) + timedelta(minutes=20)
+    answer = await person.call("POST", "/v1/requests", {**PLAIN, "finish_by": soon.isoformat()})
+    assert answer.is_problem(422)
+    assert "It could with finish_by" in answer.json["detail"]
+    assert re.search(r"or with a duration of 19m5\ds at most", answer.json["detail"])
+
+
+async def test_a_request_begins_by_itself_when_its_time_comes(broker: World) -> None:
+    person, _ = await both(broker)
+    soon = datetime.now(UTC) + timedelta(seconds=0.5)
+    asked = await person.post("/v1/requests", {**PLAIN, "not_before": soon.isoformat()})
+    async with watching(person, "/v1/requests/watch") as requests:
+        view = await until(requests, lambda view: view["id"] == asked["id"] and view["state"] != "Open")
+    assert view["state"] == "Placed"
+    assert datetime.fromisoformat(view["updated_at"]) >= soon

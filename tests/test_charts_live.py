@@ -295,6 +295,17 @@ GOOD: list[tuple[Kind, Obj]] = [
     (LENDING_POLICIES, {"rules": [{"name": "never", "lend": False}], "place": {"region": "eu-north-1"}}),
     (BURST_POLICIES, {"after": "1s", "tiers": [{"name": "cheap", "priceCap": {"amount": "1.00"}}]}),
     (CAPACITY_REQUESTS, {"devices": {"count": 8}, "duration": "1h30m", "priceCap": {"amount": "3"}}),
+    (
+        CAPACITY_REQUESTS,
+        {
+            "devices": {"count": 8},
+            "duration": "1h",
+            "policy": "p",
+            "notBefore": "2026-12-01T14:00:00Z",
+            "startBy": "2026-12-01T14:00:00+01:00",
+            "finishBy": "2026-12-02T00:00:00.5Z",
+        },
+    ),
     (CAPACITY_REQUESTS, {"devices": {"count": 8, "workers": 128}, "duration": "1h", "priceCap": {"amount": "3"}}),
 ]
 BAD: list[tuple[Kind, str, Obj]] = [
@@ -312,6 +323,11 @@ BAD: list[tuple[Kind, str, Obj]] = [
         CAPACITY_REQUESTS,
         "1024",
         {"devices": {"count": 8, "workers": 129}, "duration": "1h", "priceCap": {"amount": "3"}},
+    ),
+    (
+        CAPACITY_REQUESTS,
+        "finishBy",
+        {"devices": {"count": 1}, "duration": "1h", "policy": "p", "finishBy": "2026-12-01T14:00:00"},
     ),
     (CAPACITY_REQUESTS, "duration", {"devices": {"count": 1}, "duration": "", "priceCap": {"amount": "3"}}),
 ]

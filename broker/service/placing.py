@@ -78,6 +78,7 @@ class Round:
 class Placing(Thinking):
     async def place(self) -> Round:
         """One round over all open requests; what can't be thought about together, in parts."""
+        self.next_start = None
         try:
             try:
                 thought = await self._rounds.run(self._look_and_think)
@@ -151,6 +152,8 @@ class Placing(Thinking):
             if request.attempts and request.reasons == "[]" and request.message:
                 text = f"{request.message} Nothing else fits: {text}"[:1_024]
             if plan is None or snapshot.at >= request.wait_until:
+                if plan is not None:
+                    found, text = self.at_the_end(request, found, text, snapshot.at)
                 others.append((request, request.refused(reasons=found, message=text, now=self.now())))
             elif found != request.reasons:
                 others.append((request, request.waiting(reasons=found, message=text, now=self.now())))

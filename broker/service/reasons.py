@@ -6,8 +6,10 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from datetime import datetime
 
 from broker.domain.placing import MOST_DEVICES, Choice, Plan
+from broker.domain.window import Window, told
 from broker.kit.durations import format_duration
 from broker.kit.money import from_micros
 from broker.service.market import NODE, Shown
@@ -16,6 +18,7 @@ from broker.wire.requests import Alternative, NodeShare, PlacementView, Reason
 from optimizer.explain import sentence
 from optimizer.solution import Binding, Change, Field, Limit, Lost, Refusal, Why
 
+NOT_YET, WINDOW = "not-yet", "window"
 _MONEY = {Field.PRICE_CAP, Field.TOTAL_CAP, Field.TIER_CAP, Field.BUDGET}
 
 
@@ -109,6 +112,23 @@ def message(refusal: Refusal) -> str:
     return sentence(replace(refusal, changes=changes))[:1_000]
 
 
+def outside(window: Window, at: datetime, *, before: str) -> tuple[str, str]:
+    """Reasons as JSON, and the sentence, for a request whose window isn't open: not yet, or not any more."""
+    if window.not_before is not None and window.early(at):
+        text = f"It is not to start before {told(window.not_before)}."
+        return dump([Reason(reason=NOT_YET, detail=text)]), text
+    text = f"It wanted {window.terms()}, and till then nothing was found."
+    known = [each for each in json.loads(before) if each["reason"] not in (NOT_YET, WINDOW)]
+    return dump([Reason(reason=WINDOW, detail=text), *map(Reason.model_validate, known)]), text
+
+
+def ended(window: Window, found: str, text: str) -> tuple[str, str]:
+    """The last reasons of a request whose latest start has come."""
+    said = f"It wanted {window.terms()}, and till then nothing was found."
+    known = map(Reason.model_validate, json.loads(found))
+    return dump([Reason(reason=WINDOW, detail=said), *known]), f"{said} {text}"[:1_024]
+
+
 def slug(why: Why) -> str:
     """``Why.PRICE_CAP`` → ``price-cap``; of several, the first."""
     first = next(iter(why), None)
@@ -147,18 +167,18 @@ def _change(change: Change, shown: Mapping[str, Shown], workers: int) -> dict[st
         value = str(from_micros(change.to))
     elif change.field is Field.DURATION:
         value = format_duration(int(change.to))
-    told: dict[str, object] = {
+    data: dict[str, object] = {
         change.field.value.replace(" ", "_"): value,
         "offer": change.group,
         "cost": str(from_micros(change.cost_micros)),
     }
     if change.field is Field.DEVICES and workers > 1:
-        told["per"] = "worker"
+        data["per"] = "worker"
     if change.group in shown:
-        told["cluster"] = shown[change.group].lot.cluster
+        data["cluster"] = shown[change.group].lot.cluster
     if change.id:
-        told["of"] = change.id
-    return told
+        data["of"] = change.id
+    return data
 
 
 def _capital(text: str) -> str:

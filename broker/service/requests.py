@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from broker.domain.access import READ, REQUEST, Once, Principal
 from broker.domain.errors import BadTerms, NotFound
@@ -19,7 +19,7 @@ from broker.service.core import page_limit, read_cursor
 from broker.service.market import Snapshot
 from broker.service.moves import Move
 from broker.service.placing import Placing
-from broker.service.translate import policy_spec
+from broker.service.translate import policy_spec, window
 from broker.store.unit import Unit
 from broker.wire import requests as wire
 from broker.wire.burst import BurstPolicySpec
@@ -61,14 +61,16 @@ class Requests(Placing):
 
         request, snapshot, policies, spent = await self.store.read(look)
         request = replace(request, id=self.ids("quo"))
-        plan = await self.quoted(request, snapshot, policies, spent)
+        now = _asked_now(request, body)
+        plan = await self.quoted(now, snapshot, policies, spent)
         if plan is not None and plan.choices:
             placement = self._placement(plan.choices[0], plan, snapshot)
             answer = replace(request, state=RequestState.PLACED, placement=placement)
         else:
-            found, text = self.why(request, plan, snapshot)
+            found, text = self.why(now, plan, snapshot)
             answer = replace(request, state=RequestState.REFUSED, reasons=found, message=text)
-        text = f"A quote: nothing was reserved. {answer.message}".strip()
+        when = "" if now is request else "It says what would fit now, not what will at not_before. "
+        text = f"A quote: nothing was reserved. {when}{answer.message}".strip()
         return views.request_view(replace(answer, message=text), None)
 
     async def request(self, p: Principal, request_id: str) -> RequestView:
@@ -144,6 +146,7 @@ class Requests(Placing):
         if body.policy is not None and policy is None:
             raise NotFound("burst policy", f"{body.cluster}/{body.policy}")
         _check_terms(body, policy)
+        _check_window(body, now)
         text = body.model_dump_json()
         views.remember_request(text, body)
         return Request(
@@ -154,7 +157,7 @@ class Requests(Placing):
             body=text,
             created_at=now,
             updated_at=now,
-            wait_until=now + timedelta(seconds=body.wait),
+            wait_until=window(body).until(now, None if body.wait is None else timedelta(seconds=body.wait)),
         )
 
     def _with_lease(self, unit: Unit, request: Request) -> tuple[Request, Lease | None]:
@@ -167,6 +170,24 @@ def _seen(unit: Unit, p: Principal, request_id: str) -> Request:
         raise NotFound("request", request_id)
     p.must_see("request", request_id, tenants=(request.tenant,), clusters=(request.cluster,))
     return request
+
+
+def _asked_now(request: Request, body: CapacityRequest) -> Request:
+    """A quote knows no later offers than today's: it is for a start now."""
+    if body.not_before is None or not window(body).early(request.created_at):
+        return request
+    body = body.model_copy(update={"not_before": None})
+    text = body.model_dump_json()
+    views.remember_request(text, body)
+    return replace(request, body=text)
+
+
+def _check_window(body: CapacityRequest, now: datetime) -> None:
+    """What can't be in time is refused at once, with what would be."""
+    wrong = window(body).mistake(now)
+    if wrong is not None:
+        field, words, sentence = wrong
+        raise BadTerms(sentence, errors=[{"pointer": f"/{field}", "detail": words}])
 
 
 def _check_terms(body: CapacityRequest, policy: Policy | None) -> None:

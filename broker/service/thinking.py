@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from datetime import datetime
 from functools import partial
 from typing import Any, TypeVar
 
@@ -25,7 +26,7 @@ from broker.kit.kept import Kept
 from broker.service import reasons, views
 from broker.service.market import Snapshot, nothing
 from broker.service.moves import Moves
-from broker.service.translate import budget_id, budget_of, pays, policy_spec, want
+from broker.service.translate import budget_id, budget_of, may_start, pays, policy_spec, want, window
 from broker.store.leases import month_of
 from broker.store.unit import Unit
 from broker.wire.requests import Reason
@@ -89,6 +90,9 @@ class Thinking(Moves):
         """Quotes that are being thought about, or wait for it."""
         self._last: Solution | None = None
         """Of the round before: what is still open of it, and its prices."""
+
+        self.next_start: datetime | None = None
+        """When the window of a request opens that this round had to leave out."""
 
     async def stop(self) -> None:
         self._rounds.close()
@@ -169,6 +173,10 @@ class Thinking(Moves):
             if not self._may_borrow(request, snapshot):
                 continue
             body = views.capacity_request(request.body)
+            if not may_start(body, snapshot.at):
+                if body.not_before is not None and body.not_before > snapshot.at:
+                    self.next_start = min(self.next_start or body.not_before, body.not_before)
+                continue
             policy = policies.get((request.cluster, request.policy)) if request.policy else None
             if request.policy and not pays(policy):
                 continue
@@ -216,10 +224,12 @@ class Thinking(Moves):
         if plan is None:
             text = "The solver failed on this request; the broker's log says how. Others are not affected by it."
             return reasons.dump([Reason(reason="solver", detail=text)]), text
+        body = views.capacity_request(request.body)
+        if not may_start(body, snapshot.at):
+            return reasons.outside(window(body), snapshot.at, before=request.reasons)
         refusal = plan.solution.unplaced.get(request.id)
         if refusal is not None:
-            workers = views.capacity_request(request.body).devices.workers
-            found = reasons.reasons(refusal, snapshot.shown, workers=workers)
+            found = reasons.reasons(refusal, snapshot.shown, workers=body.devices.workers)
             return reasons.dump(found), reasons.message(refusal)
         if request.policy and self._may_borrow(request, snapshot):
             text = f"Burst policy {request.policy} was removed or suspended, so nobody pays for this."
@@ -227,6 +237,13 @@ class Thinking(Moves):
         cluster = snapshot.clusters.get(request.cluster)
         text = cluster.why if cluster is not None else "The borrower's cluster is not a member any more."
         return reasons.dump([Reason(reason="borrower", detail=text)]), text
+
+    def at_the_end(self, request: Request, found: str, text: str, at: datetime) -> tuple[str, str]:
+        """The last reasons: where a window ends the wait, it is one of them."""
+        asked = window(views.capacity_request(request.body))
+        if asked.latest is None or at < asked.latest or asked.over(at):
+            return found, text
+        return reasons.ended(asked, found, text)
 
     def _may_borrow(self, request: Request, snapshot: Snapshot) -> bool:
         cluster = snapshot.clusters.get(request.cluster)

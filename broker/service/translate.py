@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from datetime import datetime
 from functools import lru_cache
 from typing import TypeGuard
 
 from broker.domain.offer import Policy
 from broker.domain.placing import Limits, Want
 from broker.domain.request import Request
+from broker.domain.window import Window
 from broker.wire.burst import BurstPolicySpec
 from broker.wire.requests import CapacityRequest, Tier, Where
 
@@ -65,6 +67,21 @@ def want(
         budget=budget,
         excluded=request.excluded,
     )
+
+
+def window(body: CapacityRequest) -> Window:
+    """When it may start."""
+    return Window(
+        duration_s=body.duration, not_before=body.not_before, start_by=body.start_by, finish_by=body.finish_by
+    )
+
+
+def may_start(body: CapacityRequest, at: datetime) -> bool:
+    """Whether its window, if it has one, is open."""
+    if body.not_before is body.start_by is body.finish_by is None:
+        return True  # nearly everybody
+    asked = window(body)
+    return not asked.early(at) and not asked.over(at)
 
 
 def _tier(tier: Tier) -> Limits:

@@ -5,6 +5,7 @@ error), an ``Outbound`` one ignores it (so that fields can be added). Both are f
 people write them, and every text and list has a limit.
 """
 
+import re
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
@@ -134,6 +135,19 @@ def _told(value: datetime) -> datetime:
 
 Instant = Annotated[AwareDatetime, AfterValidator(_told)]
 """A time that somebody tells us. Bounded: year 1 in Asia is year 0 in UTC, and whoever keeps it can never read it."""
+
+
+_RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d")
+
+
+def _written(value: object) -> object:
+    if not isinstance(value, datetime) and not (isinstance(value, str) and _RFC3339.match(value)):
+        raise ValueError("a time is a text with its offset, such as 2026-12-01T14:00:00Z (RFC 3339)")
+    return value
+
+
+Time = Annotated[Instant, BeforeValidator(_written)]
+"""As people write it (RFC 3339): a number could be seconds or milliseconds, and a time without offset anywhere."""
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$")]
 """A DNS label (RFC 1123): clusters, tenants, policies."""
 Label = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$")]

@@ -30,6 +30,9 @@ _PLAIN = {
     "int_from_float": "must be a whole number",
     "bool_type": "must be true or false",
     "bool_parsing": "must be true or false",
+    "timezone_aware": "needs its offset from UTC, such as 2026-12-01T14:00:00Z",
+    "datetime_from_date_parsing": "must be a time such as 2026-12-01T14:00:00Z (RFC 3339)",
+    "datetime_parsing": "must be a time such as 2026-12-01T14:00:00Z (RFC 3339)",
     "json_invalid": "is not JSON",
 }
 _WITH_LIMIT = {

@@ -19,6 +19,7 @@ from broker.wire.base import (
     Outbound,
     Price,
     ShortText,
+    Time,
 )
 from broker.wire.devices import DriverName, Kind
 
@@ -92,8 +93,15 @@ class CapacityRequest(Inbound):
     """Confidential computing as the lender's nodes declare it (declared, not proved)."""
     priority: Annotated[int, Field(ge=-1_000, le=1_000, strict=True)] = 0
     tiers: Annotated[tuple[Tier, ...], Field(max_length=8)] = ()
-    wait: Duration = 0
-    """How long to keep trying when nothing fits at once; 0s: answer now."""
+    not_before: Time | None = None
+    """Nothing is started before this; offers are looked at from then on."""
+    start_by: Time | None = None
+    """Started by then, or refused."""
+    finish_by: Time | None = None
+    """The deadline: started in time to end by then, or refused."""
+    wait: Duration | None = None
+    """How long to keep trying when nothing fits at once, from ``not_before`` on. Left out: until the latest start,
+    where ``start_by`` or ``finish_by`` names one; else 0s, answer now."""
     policy: Name | None = None
     """The BurstPolicy of the borrower's cluster whose budget pays."""
     workload: Workload = Workload()

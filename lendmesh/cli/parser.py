@@ -99,6 +99,12 @@ def _wish(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--wait", metavar="10m", help="keep trying this long when nothing fits at once (0s: answer now)"
     )
+    for option, words in (
+        ("--not-before", "don't start before this time"),
+        ("--start-by", "start by then or not at all; keeps trying till then, unless --wait says less"),
+        ("--finish-by", "the deadline: start in time to end by then, or not at all"),
+    ):
+        parser.add_argument(option, metavar="TIME", help=f"{words}, e.g. 2026-12-01T14:00:00Z")
     parser.add_argument("--policy", help="the burst policy whose budget pays")
     parser.add_argument(
         "--namespace", metavar="NS", help="where the remote claim goes in the borrower's cluster (default)"

@@ -12,6 +12,7 @@ from lendmesh.cli import NO, OK, Failed
 from lendmesh.cli.common import checked, client, read_mapping
 from lendmesh.progress import follow
 
+TIMES = ("not_before", "start_by", "finish_by")
 OPTIONS = {
     "cluster": "--cluster",
     "devices.count": "--count",
@@ -22,6 +23,9 @@ OPTIONS = {
     "price_cap.amount": "--price-cap",
     "total_cap.amount": "--total-cap",
     "priority": "--priority",
+    "not_before": "--not-before",
+    "start_by": "--start-by",
+    "finish_by": "--finish-by",
     "wait": "--wait",
     "policy": "--policy",
     "workload.namespace": "--namespace",
@@ -39,7 +43,7 @@ def wish(arguments: argparse.Namespace) -> CapacityRequest:
     for name, option in (("regions", "region"), ("providers", "provider"), ("clusters", "lenders")):
         if given[option] is not None:
             where[name] = given[option]
-    for name in ("cluster", "duration", "confidential", "priority", "wait", "policy"):
+    for name in ("cluster", "duration", "confidential", "priority", "wait", "policy", *TIMES):
         if given[name] is not None:
             body[name] = given[name]
     for name in ("price_cap", "total_cap"):
