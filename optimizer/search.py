@@ -29,6 +29,8 @@ WHOLE = 12_000
 """Up to so many eligible pairs the exact solver sees all of them."""
 CORE = 12_000
 """Of more than that it sees about this many, the first few of every ask."""
+WORTH_S = 2e-5
+"""Seconds for each pair below which the exact solver would hardly have begun: making its model takes a third of it."""
 NEAR = 1e-4
 """Relative gap at which a goal of a large problem is left for the next."""
 
@@ -53,10 +55,13 @@ class Search:
 
     def run(self, left: Callable[[], float], effort: Effort) -> str:
         """Solve the goals in order until all are done or time is up; the name of the last thing that happened."""
+        self._undisputed = goals.undisputed(self._pairs, self.plan)
+        if self._undisputed and not self._pairs.partial:
+            return "undisputed"
         kept = self._core()
-        model = Model(self._pairs, kept)
-        self.modelled = len(kept)
-        whole = len(kept) == len(self._pairs) and model.exact and not self._pairs.partial
+        model: Model | None = None
+        kept_as: list[tuple[Line, int]] = []
+        whole = len(kept) == len(self._pairs) and not self._pairs.partial
         # In a large problem the last ten-thousandth of one goal is worth less than the time for the next.
         gap = 0.0 if self._prices is None else NEAR
         at = 0
@@ -64,9 +69,16 @@ class Search:
             if left() <= 0:
                 return "time is up"
             if self._settled(at, left):
-                model.require(self._lines[at], self._lines[at].of(self.plan))
+                kept_as.append((self._lines[at], self._lines[at].of(self.plan)))
                 at += 1
                 continue
+            if model is None:
+                if left() < WORTH_S * len(kept):
+                    return "time is up"
+                model = Model(self._pairs, kept)
+                self.modelled, whole = len(kept), whole and model.exact
+            for line, reached in kept_as:
+                model.require(line, reached)
             used, objective, factors = joined(self._lines[at:], len(kept))
             block = self._lines[at : at + used]
             rest = len(self._lines) - at - used
@@ -76,14 +88,15 @@ class Search:
             if found.chosen is not None:
                 self._adopt(found.chosen, found.nodes)
             if whole and found.status in ("OPTIMAL", "FEASIBLE"):
-                reached = [line.of(self.plan) for line in block]
-                for i, bound in enumerate(taken_apart(block, factors, found.best, reached)):
+                values = [line.of(self.plan) for line in block]
+                for i, bound in enumerate(taken_apart(block, factors, found.best, values)):
                     if bound is not None:
                         self.prove(at + i, bound, Proof.EXACT)
-            for line in block:
-                model.require(line, line.of(self.plan))
+            kept_as = [(line, line.of(self.plan)) for line in block]
             at += used
             self._heard("exact")
+        if model is None:
+            return "prices"
         return "exact" if whole else "exact on the core"
 
     def _settled(self, at: int, left: Callable[[], float]) -> bool:

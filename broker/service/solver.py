@@ -10,6 +10,7 @@ aren't sent again: of a hundred thousand devices' offers hardly any changes betw
 
 from __future__ import annotations
 
+import gc
 import io
 import os
 import pickle
@@ -195,6 +196,9 @@ def main() -> None:
     asked, told = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what native code prints must not end up in an answer
     warm()
+    gc.collect()
+    gc.freeze()
+    gc.disable()  # a look for garbage in the middle of a solve is waited for; it is looked for between two
     _tell(told, b"ready")
     known: dict[str, Group] = {}
     while head := asked.read(_SIZE.size):
@@ -208,6 +212,8 @@ def main() -> None:
         except Exception as error:
             answer = RuntimeError(f"{type(error).__name__}: {error}")
         _tell(told, pickle.dumps(answer, pickle.HIGHEST_PROTOCOL))
+        del problem, answer
+        gc.collect(1)
 
 
 if __name__ == "__main__":
