@@ -27,7 +27,7 @@ from tests.bench.openb import (
     stream,
 )
 from tests.bench.peers import cheapest
-from tests.bench.versus_openb import as_problem, place
+from tests.bench.versus_openb import as_problem, costs, place
 from tests.bench.versus_rolling import Kept, Record, Replay, clairvoyant, follow, planners, replayed
 from tests.optimizing import DOLLAR, ask, group
 
@@ -164,6 +164,24 @@ def test_a_share_is_asked_for_on_one_gpu_and_only_where_the_pod_fits() -> None:
     share, whole = problem.asks
     assert (share.same_node, share.matched) == (True, {"0"})
     assert (whole.same_node, whole.devices, whole.matched) == (False, 1_000, {"0", "1"})
+
+
+def test_who_names_no_model_leaves_alone_the_one_that_others_name() -> None:
+    on = Cluster([(64_000, 2, "T4"), (64_000, 8, "A10")])
+    fragmentation = Fragmentation([ONE] * 29 + [replace(ONE, models=frozenset({"T4"}))])
+    # One in thirty can use a fifth of the GPUs only: too few for FGD to tell the nodes apart, and the T4 is tighter.
+    assert fragmentation.crowding(on).tolist() == pytest.approx([1 / 6, 0.0])
+    assert fragmentation(on, ONE, np.array([0, 1]), np.random.default_rng(0))[0] == 0
+    assert place([ONE, ONE], on, fragmentation) == 2_000
+    assert on.free.sum(axis=1).tolist() == [2_000, 6_000]
+
+
+def test_among_equal_steps_whole_gpus_go_where_gpus_and_cpu_are_scarcest_and_shares_where_gpus_are() -> None:
+    on = Cluster([(64_000, 2, "T4"), (8_000, 3, "T4")])
+    even = Fragmentation([ONE])
+    both = np.array([0, 1])
+    assert costs(on, ONE, both, even).argmin() == 1
+    assert costs(on, HALF, both, even).argmin() == 0
 
 
 def standing(*ticks: int, count: int = 4, **terms: object) -> Replay:

@@ -247,6 +247,10 @@ class Fragmentation:
         self._gpus: Ints = np.array([pod.gpus for pod in typical])
         self._known: dict[Pod, tuple[Ints, Ints, Floats]] = {}
         self._access: Bools | None = None
+        self._asked = Counter[frozenset[str]]()
+        for pod in given:
+            self._asked[pod.models] += pod.total
+        self._crowding: Floats | None = None
 
     def amount(self, on: Cluster, nodes: Ints, cpu: Ints, free: Ints) -> Floats:
         """Expected thousandths of GPU that are fragmented, for nodes that have `cpu` and `free` left."""
@@ -258,6 +262,18 @@ class Fragmentation:
         usable = np.where(holds, free[:, :, None], 0).sum(axis=1)
         result: Floats = ((free.sum(axis=1)[:, None] - np.where(enough, usable, 0)) * self._weights).sum(axis=1)
         return result
+
+    def crowding(self, on: Cluster) -> Floats:
+        """How much more is asked of a GPU of each node than of one of the least asked model, if as much is asked as
+        there is and every pod spreads evenly over the models it accepts. FGD does not look at this."""
+        if self._crowding is None:
+            load = np.zeros(len(on.gpus))
+            asked = max(1, self._asked.total())
+            for models, thousandths in self._asked.items():
+                able = on.accessible(models)
+                load[able] += thousandths / asked * on.gpus.sum() / max(1, int(on.gpus[able].sum()))
+            self._crowding = load - load.min()
+        return self._crowding
 
     def growth(self, on: Cluster, pod: Pod, nodes: Ints) -> tuple[Floats, Ints]:
         """How much more would be fragmented with the pod on each node (negative: less), and on which GPU."""

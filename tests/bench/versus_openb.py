@@ -7,10 +7,10 @@ Ours places pods in batches, in the order in which they arrive, and moves nobody
 this: each node is a group of thousandths of GPUs, each GPU one of its nodes, so that a share stays on one GPU; whole
 GPUs are counted. CPU, models and whether enough GPUs are wholly free are checked for each pod and node alone, before
 (as `matched`) and, because two pods of a batch may meet on a node, again when the plan is carried out: what doesn't fit
-then, or was left out among the nodes looked at, goes where it fragments least. The cost of a pod on a node is how much
-it would fragment, in FGD's own steps: a peer may know the workload, so may we. What is ours beyond that is the plan's
-last wish, that the least be left over where it goes, which decides among equal steps, and the weighing of the pods of a
-batch against each other. Pods without GPUs are no business of the optimizer; they go where they fragment least.
+then, or was left out among the nodes looked at, goes where it costs least. The cost of a pod on a node is how much it
+would fragment and, beyond FGD, how crowded the node's model is by pods that name it, together in FGD's own steps; among
+equal steps the tightest node (`costs`). A peer may know the workload, so may we. The rule is one for all workloads.
+Pods without GPUs are no business of the optimizer; they go where they cost least.
 """
 
 from __future__ import annotations
@@ -49,8 +49,13 @@ NEAR = 0.5
 BATCHES, MORE = (1,), (1, 16)
 """Pods at a time; more where the larger instances are asked for."""
 CANDIDATES = 24
-"""Nodes for each pod that are put to the optimizer: those where it would fragment least."""
+"""Nodes for each pod that are put to the optimizer: those where it would cost least."""
 OURS = {1: "ours, one by one", 16: "ours, 16 at a time"}
+CROWDED = 0.5
+"""Of a pod's size, so much counts as fragmented for each whole GPU's worth by which a GPU of a model is asked for more
+often than one of the least asked model."""
+STEP = 10_000
+"""µUSD; more than there are nodes to be told apart within a step."""
 GIVEN_S = 2.0
 """For each batch; it takes far less."""
 
@@ -130,8 +135,7 @@ def place(batch: Sequence[Pod], on: Cluster, fragmentation: Fragmentation) -> in
             nodes = np.flatnonzero(able)
             if not len(nodes):
                 continue
-            grown, _ = fragmentation.growth(on, pod, nodes)
-            node = int(nodes[np.lexsort((on.free[nodes].sum(axis=1), -points(grown)))[0]])
+            node = int(nodes[costs(on, pod, nodes, fragmentation).argmin()])
         _, gpu = fragmentation.growth(on, pod, np.array([node]))
         on.take(node, pod, int(gpu[0]) if pod.gpus and pod.milli < MILLI else None)
         used += pod.total
@@ -151,14 +155,28 @@ def _planned(batch: Sequence[Pod], on: Cluster, fragmentation: Fragmentation) ->
         yield None if placement is None else int(placement.group)
 
 
+def costs(on: Cluster, pod: Pod, nodes: Ints, fragmentation: Fragmentation) -> Ints:
+    """What the pod costs on each of these nodes, µUSD: a step of FGD's scale is more than any difference in tightness.
+
+    Tight is what has few GPUs left; for whole GPUs, few GPUs × CPU. Both were found by trying (docs/peers.md).
+    """
+    grown, _ = fragmentation.growth(on, pod, nodes)
+    steps = 100 - points(grown + CROWDED * pod.total * fragmentation.crowding(on)[nodes])
+    left = on.free[nodes].sum(axis=1)
+    if pod.gpus and not (pod.gpus == 1 and pod.milli < MILLI):
+        left = left * (on.cpu[nodes] + 1)
+    _, rank = np.unique(left, return_inverse=True)
+    total: Ints = steps * STEP + rank
+    return total
+
+
 def as_problem(batch: Sequence[Pod], on: Cluster, fragmentation: Fragmentation) -> Problem:
     """A batch of pods with GPUs as the optimizer sees it."""
     asks, nodes = [], set()
     for at, pod in enumerate(batch):
         able: Ints = np.flatnonzero(on.holding(pod))
-        grown, _ = fragmentation.growth(on, pod, able)
-        steps = 100 - points(grown)
-        best = np.lexsort((on.free[able].sum(axis=1), steps))[:CANDIDATES]
+        cost = costs(on, pod, able, fragmentation)
+        best = np.argsort(cost, kind="stable")[:CANDIDATES]
         nodes.update(able[best].tolist())
         asks.append(
             Ask(
@@ -168,7 +186,7 @@ def as_problem(batch: Sequence[Pod], on: Cluster, fragmentation: Fragmentation) 
                 duration_s=3_600,
                 matched=frozenset(str(node) for node in able[best].tolist()),
                 transfer_micros={
-                    str(node): step for node, step in zip(able[best].tolist(), steps[best].tolist(), strict=True)
+                    str(node): micros for node, micros in zip(able[best].tolist(), cost[best].tolist(), strict=True)
                 },
                 same_node=pod.gpus == 1 and pod.milli < MILLI,
                 created=at,
