@@ -318,7 +318,7 @@ async def test_closing_waits_for_a_read_that_a_thread_of_its_own_began(database_
 
 async def test_listeners_hear_of_what_is_committed_and_of_nothing_else(store: Store) -> None:
     heard: list[Entry] = []
-    store.listen(heard.extend)
+    store.listen(lambda entries, rows: heard.extend(entries))
 
     def failing(unit: Unit) -> None:
         logged(unit, "undone")

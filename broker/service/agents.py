@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import datetime
@@ -19,7 +19,7 @@ from broker.domain.access import Principal
 from broker.domain.cluster import Cluster, clock_is_safe, clock_offset
 from broker.domain.errors import Malformed, Unauthenticated, UntrustedMessage
 from broker.domain.hearing import hear
-from broker.domain.lease import State
+from broker.domain.lease import Lease, State
 from broker.domain.offer import Head, Offer
 from broker.kit import jose
 from broker.kit.kept import Kept
@@ -114,16 +114,14 @@ class Agents(Moves):
             )
         )
 
-    def wanted_of(self, unit: Unit, name: str, only: set[str] | None = None) -> list[DesiredLease]:
-        """The leases of which the cluster has, or should have, something (``only``: of these)."""
-        leases = unit.leases.open_for(name) if only is None else unit.leases.by_id(only)
-        open_ = [
-            lease
-            for lease in leases
-            if (lease.lender == name and lease.lender_open) or (lease.borrower == name and lease.borrower_open)
-        ]
-        borrowers = {lease.borrower for lease in open_ if lease.lender == name}
-        keys = {each: unit.clusters.find(each) for each in borrowers}
+    def wanted_of(self, unit: Unit, name: str) -> list[DesiredLease]:
+        """The leases of which the cluster has, or should have, something."""
+        leases = unit.leases.open_for(name)
+        keys = {each: unit.clusters.find(each) for each in borrowers_of(name, leases)}
+        return self.wanted(name, leases, keys)
+
+    def wanted(self, name: str, leases: Iterable[Lease], keys: Mapping[str, Cluster | None]) -> list[DesiredLease]:
+        """Those of ``leases`` of which the cluster has, or should have, something; ``keys``: the borrowers."""
         return [
             views.desired_lease(
                 lease,
@@ -131,7 +129,8 @@ class Agents(Moves):
                 borrower=keys.get(lease.borrower),
                 now=self.now(),
             )
-            for lease in open_
+            for lease in leases
+            if (lease.lender == name and lease.lender_open) or (lease.borrower == name and lease.borrower_open)
         ]
 
     # --- believing -------------------------------------------------------------------------------------------------
@@ -279,6 +278,11 @@ class Agents(Moves):
         if moves:
             move()
         return unknown
+
+
+def borrowers_of(name: str, leases: Iterable[Lease]) -> set[str]:
+    """Whose sealing keys the lender ``name`` needs for these."""
+    return {lease.borrower for lease in leases if lease.lender == name and lease.lender_open}
 
 
 def _read_report(jws: str, cluster: Cluster) -> Report:

@@ -10,14 +10,15 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Literal
 
 from broker.domain.errors import TooOld
 from broker.domain.log import Entry
+from broker.service.rows import Rows
 from broker.store.engine import Store
-from broker.store.unit import Unit
+from broker.store.unit import Row, Unit
 
 REMEMBERED = 8_000
 POLL_S = 0.25
@@ -60,14 +61,16 @@ class Feed:
         self._reading: asyncio.Task[None] | None = None
         self.last = 0
         """The newest revision heard of."""
+        self.rows = Rows()
+        """As of ``last``."""
 
     async def start(self) -> None:
         loop = asyncio.get_running_loop()
         self.last = await self._store.read(lambda unit: unit.revision)
 
-        def heard(entries: list[Entry]) -> None:
+        def heard(entries: list[Entry], rows: Sequence[Row]) -> None:
             if not loop.is_closed():
-                loop.call_soon_threadsafe(self._take, entries)
+                loop.call_soon_threadsafe(self._take, entries, rows)
 
         self._store.listen(heard)
         if self._store.shared:
@@ -131,7 +134,8 @@ class Feed:
             raise TooOld(revision, oldest)
         return entries
 
-    def _take(self, entries: list[Entry]) -> None:
+    def _take(self, entries: list[Entry], rows: Sequence[Row]) -> None:
+        self.rows.keep(rows)
         if entries[0].revision <= self.last + 1:
             self._tell(entries)
         elif self._reading is None or self._reading.done():  # another broker's entries come between
@@ -145,6 +149,7 @@ class Feed:
         if self._recent and news[0].revision > self._recent[-1].revision + 1:
             self._recent.clear()  # what is remembered has no gaps
         self._recent.extend(news)
+        self.rows.heard(news)
         self.last = news[-1].revision
         for hearer in self._hearers:
             hearer(news)

@@ -7,14 +7,17 @@ lost, and whoever resumes after a gap is as well informed as whoever never left.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from functools import partial
 from typing import Any, Literal
 
 from broker.domain.access import READ, Principal
+from broker.domain.cluster import Cluster
 from broker.domain.errors import WasSilent
+from broker.domain.lease import Lease
 from broker.domain.log import Entry
+from broker.domain.request import Request
+from broker.kit.kept import Kept
 from broker.service import views
-from broker.service.agents import Agents
+from broker.service.agents import CLUSTERS, Agents, borrowers_of
 from broker.service.answers import Change
 from broker.service.feed import Topic
 from broker.service.offers import Offers
@@ -24,6 +27,12 @@ Watched = Literal["leases", "offers", "requests", "desired"]
 
 
 class Watch(Agents, Offers):
+    def __init__(self, **parts: Any) -> None:
+        super().__init__(**parts)
+        self._borrowers: Kept[str, Cluster] = Kept(CLUSTERS)
+        """As they were when last looked up: for their keys."""
+        self.feed.hear(self._forget_keys)
+
     async def changes(self, p: Principal, kind: Watched, after: int | None = None) -> AsyncIterator[Change]:
         """For ever; ``after=None`` starts now. ``TooOld`` when the log doesn't reach back so far.
 
@@ -41,28 +50,54 @@ class Watch(Agents, Offers):
             newest = {key: entry for entry in entries if (key := _subject(p, kind, entry)) is not None}
             if not newest:
                 continue
-            found = await self.store.read(partial(self._objects, p, kind, set(newest)))
+            found = await self._objects(p, kind, set(newest))
             for key, entry in sorted(newest.items(), key=lambda item: item[1].revision):
                 if key in found:
                     yield Change(entry.revision, entry.type, found[key])
 
-    def _objects(self, p: Principal, kind: Watched, ids: set[str], unit: Unit) -> dict[str, Any]:
+    async def _objects(self, p: Principal, kind: Watched, ids: set[str]) -> dict[str, Any]:
+        """As they are now: what this process wrote is at hand, the rest is read."""
         match kind:
             case "leases":
-                return {lease.id: views.lease_view(lease) for lease in unit.leases.by_id(ids)}
+                return {lease.id: views.lease_view(lease) for lease in await self._leases_now(ids)}
             case "desired":
-                return {each.id: each for each in self.wanted_of(unit, p.agent_of(), ids)}
+                name, leases = p.agent_of(), await self._leases_now(ids)
+                keys = await self._keys_of(borrowers_of(name, leases))
+                return {each.id: each for each in self.wanted(name, leases, keys)}
             case "requests":
-                requests = unit.requests.by_id(ids)
-                leases = {lease.id: lease for lease in unit.leases.by_id(r.lease for r in requests if r.lease)}
                 return {
-                    request.id: views.request_view(
-                        request, leases.get(request.lease or ""), solving=request.id in self.solving
-                    )
-                    for request in requests
+                    request.id: views.request_view(request, lease, solving=request.id in self.solving)
+                    for request, lease in await self._requests_now(ids)
                 }
             case "offers":
-                return self._offers_now(unit, p, ids)
+                return await self.store.read(lambda unit: self._offers_now(unit, p, ids))
+
+    async def _leases_now(self, ids: set[str]) -> list[Lease]:
+        known = [lease for name in ids if (lease := self.feed.rows.lease(name)) is not None]
+        missing = ids - {lease.id for lease in known}
+        return known + await self.store.read(lambda unit: unit.leases.by_id(missing)) if missing else known
+
+    async def _requests_now(self, ids: set[str]) -> list[tuple[Request, Lease | None]]:
+        known = [both for name in ids if (both := self.feed.rows.with_lease(name)) is not None]
+        missing = ids - {request.id for request, _ in known}
+        return known + await self.store.read(lambda unit: _with_leases(unit, missing)) if missing else known
+
+    async def _keys_of(self, borrowers: set[str]) -> dict[str, Cluster | None]:
+        """The borrowers, for their sealing keys; these stay until the log says that some cluster joined or left."""
+        keys: dict[str, Cluster | None] = {name: self._borrowers.get(name) for name in borrowers}
+        missing = [name for name, known in keys.items() if known is None]
+        if missing:
+            seen = self.feed.last
+            keys |= await self.store.read(lambda unit: {name: unit.clusters.find(name) for name in missing})
+            if seen == self.feed.last:  # else one may have joined anew, with another key, while we looked
+                for name in missing:
+                    if (found := keys[name]) is not None:
+                        self._borrowers.keep(name, found)
+        return keys
+
+    def _forget_keys(self, entries: list[Entry]) -> None:
+        if any(entry.type.startswith("cluster.") for entry in entries):
+            self._borrowers.clear()
 
     def _offers_now(self, unit: Unit, p: Principal, ids: set[str]) -> dict[str, Any]:
         snapshot = self.market.with_withdrawn(unit, self.market.look(unit, now=self.now()), ids)
@@ -72,6 +107,12 @@ class Watch(Agents, Offers):
             if shown is not None and self._open_to(p, shown):
                 found[name] = views.offer_view(shown, snapshot)
         return found
+
+
+def _with_leases(unit: Unit, ids: set[str]) -> list[tuple[Request, Lease | None]]:
+    requests = unit.requests.by_id(ids)
+    leases = {lease.id: lease for lease in unit.leases.by_id(r.lease for r in requests if r.lease)}
+    return [(request, leases.get(request.lease or "")) for request in requests]
 
 
 def _topic(p: Principal, kind: Watched) -> Topic | None:

@@ -13,7 +13,7 @@ import asyncio
 import contextvars
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any, Generic, TypeVar
@@ -24,11 +24,11 @@ from sqlalchemy.exc import SQLAlchemyError
 from broker.domain.errors import Overloaded, ShuttingDown
 from broker.domain.log import Entry
 from broker.store.database import Database, database
-from broker.store.unit import Unit
+from broker.store.unit import Row, Unit
 
 T = TypeVar("T")
 Job = Callable[[Unit], T]
-Listener = Callable[[list[Entry]], None]
+Listener = Callable[[list[Entry], Sequence[Row]], None]
 
 BATCH = 128
 """Most jobs in one commit: above it nothing is gained, and the first would wait long for the last."""
@@ -100,7 +100,8 @@ class Store:
         return self._base.url.get_backend_name() != "sqlite"
 
     def listen(self, listener: Listener) -> None:
-        """After every commit that logged something, in the writer's thread: the entries, in order."""
+        """After every commit that logged something, in the writer's thread: the entries and the rows it wrote, in
+        order."""
         self._listeners.append(listener)
 
     async def write(self, job: Job[T]) -> T:
@@ -188,35 +189,37 @@ class Store:
 
     def _commit(self, batch: list[_Task[Any]]) -> None:
         """Run a batch, make it durable, tell everybody."""
-        entries: list[Entry] = []
+        unit: Unit | None = None
         try:
             if self._connection is None:
                 self._connect()
             assert self._connection is not None
-            entries = self._transaction(self._connection, batch)
+            unit = self._transaction(self._connection, batch)
         except Exception as error:
             # Nothing of this batch is durable, so nobody may believe it is. The next one gets a fresh connection.
             for task in batch:
                 task.error = task.error or error
             self._disconnect()
-        if entries:
+        if unit is not None and unit.entries:
             for listener in self._listeners:
-                listener(entries)
+                listener(unit.entries, unit.saved)
         for loop in {task.loop for task in batch}:
             if not loop.is_closed():
                 loop.call_soon_threadsafe(_settle, [task for task in batch if task.loop is loop])
 
-    def _transaction(self, connection: Connection, batch: list[_Task[Any]]) -> list[Entry]:
-        """All jobs in one transaction; what it logged.
+    def _transaction(self, connection: Connection, batch: list[_Task[Any]]) -> Unit | None:
+        """All jobs in one transaction; with what it logged and wrote.
 
         Nearly always nothing fails, so at first nobody pays for a savepoint. When a job fails that has changed
         something, everything is undone, and all jobs run again, each behind a savepoint of its own. They may run twice
         because a job's only effect is on its unit.
         """
-        entries = self._run_all(connection, batch, savepoints=False)
-        return self._run_all(connection, batch, savepoints=True) or [] if entries is None else entries
+        done = self._run_all(connection, batch, savepoints=False)
+        if done is not None or len(batch) == 1:
+            return done
+        return self._run_all(connection, batch, savepoints=True)
 
-    def _run_all(self, connection: Connection, batch: list[_Task[Any]], *, savepoints: bool) -> list[Entry] | None:
+    def _run_all(self, connection: Connection, batch: list[_Task[Any]], *, savepoints: bool) -> Unit | None:
         """One try, committed; None: undone, because a job failed that can't be undone alone without a savepoint."""
         unit = Unit(connection, savepoints=savepoints)
         with connection.begin() as transaction:
@@ -232,9 +235,9 @@ class Store:
                     task.error = error
                     if unit.changed and not savepoints:
                         transaction.rollback()
-                        return None if len(batch) > 1 else []
+                        return None
             unit.flush()
-        return unit.entries
+        return unit
 
 
 def _settle(tasks: list[_Task[Any]]) -> None:

@@ -162,6 +162,7 @@ class Leases:
             _ADD_DEVICES,
             [{"ref": ref, "lease": lease_id, "fence": fence, "live": True} for ref, lease_id, fence in devices],
         )
+        self._unit.saved += [lease for lease, _ in new]
 
     def save(self, changes: Sequence[tuple[Lease, Lease]], rules: Rules) -> None:
         """(before, after): compare-and-set on state, generation and revision; ``StaleVersion`` where one is stale.
@@ -186,6 +187,7 @@ class Leases:
         freed = [{"key": before.id} for before, after in changes if before.state in LIVE and after.state not in LIVE]
         if freed:
             self._unit.change(_FREE, freed)
+        self._unit.saved += [after for _, after in changes]
 
     def live_refs(self) -> set[str]:
         """Every device in a live lease. For offers and plans; what is granted is decided by the constraint alone."""

@@ -78,6 +78,7 @@ class Requests:
     def add(self, request: Request) -> None:
         row = {name: getattr(request, name) for name in (*_FIXED, *_MOVING)}
         self._unit.change(_ADD, {**row, "state": request.state.value, "excluded": json.dumps(sorted(request.excluded))})
+        self._unit.saved.append(request)
 
     def save(self, changes: Sequence[tuple[Request, Request]]) -> None:
         """(before, after): compare-and-set on the revision; ``StaleVersion`` for the first that somebody changed."""
@@ -95,6 +96,7 @@ class Requests:
         ]
         if self._unit.change(_SAVE, rows).rowcount != len(rows):
             raise StaleVersion("request", changes[0][0].id if len(changes) == 1 else "among several")
+        self._unit.saved += [after for _, after in changes]
 
 
 def _request(row: Row[*tuple[Any, ...]]) -> Request:

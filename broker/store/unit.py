@@ -15,7 +15,9 @@ from sqlalchemy import Connection, CursorResult, Executable, func, insert, selec
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from broker.domain.errors import AlreadyThere, DeviceTaken
+from broker.domain.lease import Lease
 from broker.domain.log import Entry
+from broker.domain.request import Request
 from broker.store import tables
 from broker.store.answers import Answers
 from broker.store.clusters import Clusters
@@ -25,6 +27,9 @@ from broker.store.offers import Offers
 from broker.store.policies import Policies
 from broker.store.requests import Requests
 from broker.store.tokens import Tokens
+
+Row = Lease | Request
+"""What those who watch are told of."""
 
 _LAST = select(func.coalesce(func.max(tables.events.c.revision), 0))
 
@@ -40,6 +45,8 @@ class Unit:
         """The job that runs, or ran last, changed something or tried to."""
         self.entries: list[Entry] = []
         """Of this transaction, in order; written just before the commit."""
+        self.saved: list[Row] = []
+        """What this transaction wrote, as it is from then on; of what was written twice the last counts."""
         self.answers = Answers(self)
         self.clusters = Clusters(self)
         self.leases = Leases(self)
@@ -73,15 +80,14 @@ class Unit:
         if self._savepoints and not self.changed:
             self._connection.exec_driver_sql("SAVEPOINT job")
         self.changed = True
-        mark = len(self.entries), self._last
+        mark = self._mark()
         self._connection.exec_driver_sql("SAVEPOINT attempt")
         try:
             yield
         except BaseException:
             self._connection.exec_driver_sql("ROLLBACK TO SAVEPOINT attempt")
             self._connection.exec_driver_sql("RELEASE SAVEPOINT attempt")
-            del self.entries[mark[0] :]
-            self._last = mark[1]
+            self._undo(mark)
             raise
         self._connection.exec_driver_sql("RELEASE SAVEPOINT attempt")
 
@@ -105,18 +111,25 @@ class Unit:
     def job(self) -> Iterator[None]:
         """One job of a batch; with savepoints it is undone alone when it fails."""
         self.changed = False
-        mark = len(self.entries), self._last
+        mark = self._mark()
         try:
             yield
         except BaseException:
             if self.changed and self._savepoints:
                 self._connection.exec_driver_sql("ROLLBACK TO SAVEPOINT job")
                 self._connection.exec_driver_sql("RELEASE SAVEPOINT job")
-            del self.entries[mark[0] :]
-            self._last = mark[1]
+            self._undo(mark)
             raise
         if self.changed and self._savepoints:
             self._connection.exec_driver_sql("RELEASE SAVEPOINT job")
+
+    def _mark(self) -> tuple[int, int, int | None]:
+        return len(self.entries), len(self.saved), self._last
+
+    def _undo(self, mark: tuple[int, int, int | None]) -> None:
+        del self.entries[mark[0] :]
+        del self.saved[mark[1] :]
+        self._last = mark[2]
 
     def spoilt(self, error: Exception) -> bool:
         """Whether this failure of a job takes the whole batch along.
