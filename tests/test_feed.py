@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -11,6 +12,8 @@ from hypothesis import strategies as st
 
 from broker.domain.log import Entry
 from broker.service.feed import Topic, concerns, topics
+from broker.service.rows import LEASES, Rows
+from tests.test_lease import pending
 from tests.world import World, devices, offer, pair, wish
 
 NAMES = st.sampled_from(["a", "b", None])
@@ -67,3 +70,53 @@ async def test_who_goes_away_while_waiting_leaves_nothing_behind(here: World) ->
         with pytest.raises(asyncio.CancelledError):
             await wait
     assert feed._waiting == {}
+
+
+async def test_what_watchers_are_told_from_is_what_the_store_holds(here: World) -> None:
+    lender, borrower = await pair(here)
+    user = await here.user("team-a")
+    asked = await here.submitted(user, wish())
+    lease = await here.lend(lender, borrower)
+    await here.broker.return_lease(user, lease)
+    refused = await here.submitted(user, wish(count=600))
+    stored = await here.store.read(lambda unit: unit.requests.by_id([asked.id, refused.id]))
+    lent = await here.store.read(lambda unit: unit.leases.by_id([lease]))
+    await here.broker.feed.after(max(row.revision for row in (*stored, *lent)) - 1)
+    rows = here.broker.feed.rows
+    assert [rows.request(row.id) for row in stored] == stored
+    assert [rows.lease(row.id) for row in lent] == lent
+    assert rows.with_lease(asked.id) == (next(row for row in stored if row.id == asked.id), lent[0])
+
+
+async def test_a_row_that_another_broker_changed_since_is_not_believed(here: World) -> None:
+    lender, borrower = await pair(here)
+    asked = await here.submitted(await here.user("team-a"), wish())
+    lease = await here.lend(lender, borrower)
+    row = await here.store.read(lambda unit: unit.leases.find(lease))
+    assert row is not None
+    rows, entry = Rows(), Entry(revision=row.revision, at=row.created_at, type="lease.active", lease=lease)
+    rows.keep([row])
+    rows.heard([entry])
+    assert rows.lease(lease) is row
+    rows.heard([replace(entry, revision=row.revision + 1)])
+    assert rows.lease(lease) is None
+    request = await here.store.read(lambda unit: unit.requests.find(asked.id))
+    assert request is not None
+    rows.keep([request])
+    about = replace(entry, request=request.id, revision=request.revision + 1)
+    rows.heard([about])
+    assert rows.request(request.id) is request, "a lease's change is none of its request"
+    assert rows.with_lease(request.id) is None, "its lease must be read"
+    rows.heard([replace(about, type="request.closed")])
+    assert rows.request(request.id) is None
+
+
+def test_no_row_is_replaced_by_what_it_was_before_and_the_oldest_is_forgotten() -> None:
+    rows, first = Rows(), pending()
+    rows.keep([replace(first, revision=7), replace(first, revision=6)])
+    known = rows.lease(first.id)
+    assert known is not None
+    assert known.revision == 7
+    rows.keep(replace(first, id=f"lse_{at}", revision=8) for at in range(LEASES))
+    assert rows.lease(first.id) is None
+    assert rows.lease(f"lse_{LEASES - 1}") is not None

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import AsyncIterator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -332,6 +332,31 @@ async def test_listeners_hear_of_what_is_committed_and_of_nothing_else(store: St
     )
     assert [entry.type for entry in heard] == ["one", "two"]
     assert [entry.revision for entry in heard] == [1, 2]
+
+
+async def test_listeners_hear_of_the_rows_that_were_written_and_of_none_that_was_undone(store: Store) -> None:
+    heard: list[str] = []
+    store.listen(lambda entries, rows: heard.extend(row.id for row in rows))
+    await store.write(settled)
+
+    def reserve(unit: Unit, number: int, *, fails: bool = False) -> None:
+        new = replace(lease(number), revision=logged(unit, "lease.reserved"))
+        unit.leases.reserve([(new, [f"b/{number}"])], RULES)
+        if fails:
+            raise ValueError
+
+    def attempting(unit: Unit) -> None:
+        with suppress(ValueError), unit.attempt():
+            reserve(unit, 3, fails=True)
+        reserve(unit, 4)
+
+    await asyncio.gather(
+        store.write(lambda unit: reserve(unit, 1)),
+        store.write(lambda unit: reserve(unit, 2, fails=True)),
+        store.write(attempting),
+        return_exceptions=True,
+    )
+    assert heard == ["lse-1", "lse-4"]
 
 
 async def test_the_log_forgets_what_is_old_but_goes_on_counting(store: Store) -> None:
