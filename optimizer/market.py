@@ -7,6 +7,7 @@ for each distinct wish and remembered: thousands of requests share a few policie
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from itertools import chain
 from typing import Any, TypeVar
 
 import numpy as np
@@ -77,7 +78,7 @@ class Market:
         """Groups × buckets: units free during all of the bucket."""
         self.first_node = np.concatenate(([0], np.cumsum([len(group.per_node) for group in groups]))).astype(np.int64)
         """Nodes of group i are rows first_node[i]:first_node[i + 1] of ``nodes``."""
-        self.nodes = self._profile([level for group in groups for level in _of_nodes(group)])
+        self.nodes = self._node_profile(groups)
         if self.buckets == 1 and len(self.nodes):
             # At one time every device has a node, and nodes that gain and lose at different moments hold less together.
             self.count = np.where(
@@ -239,6 +240,13 @@ class Market:
                 spans = zip(self.starts.tolist(), self.ends.tolist(), strict=True)
                 table[at] = [least(level, changes, start, end) for start, end in spans]
         return table
+
+    def _node_profile(self, groups: Sequence[Group]) -> Ints:
+        """As ``count``, node by node."""
+        if any(group.later for group in groups):
+            return self._profile([level for group in groups for level in _of_nodes(group)])
+        now = column(chain.from_iterable(group.per_node for group in groups))
+        return np.repeat(now[:, None], len(self.starts), axis=1)
 
     def _raise_to_what_stays(self) -> None:
         """Limits hold at least what leases hold that must not be ended."""

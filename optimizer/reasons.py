@@ -51,10 +51,11 @@ def placed(pairs: Pairs, plan: Plan, alternatives: int) -> dict[str, Placement]:
 
 
 def unplaced(
-    pairs: Pairs, plan: Plan, details: int, reduced: Floats | None = None
+    pairs: Pairs, plan: Plan, details: int, reduced: Floats | None = None, *, unused: bool = True
 ) -> tuple[dict[str, Refusal], dict[str, Idle]]:
     """A refusal for each ask without a chosen pair, in full for the first by priority and turn; and for each group with
-    units that nobody takes now, why these asks do not. ``reduced`` are profits at clearing prices, where there are any.
+    units that nobody takes now, why these asks do not (``unused=False``: not that). ``reduced`` are profits at clearing
+    prices, where there are any.
     """
     ledger = Ledger(pairs)
     ledger.take_all(plan)
@@ -65,9 +66,10 @@ def unplaced(
     full = set(turn[:details])
     missed, purses = _outbid(pairs, reduced), Purses(pairs.market, ledger)
     answers: dict[str, Refusal] = {}
-    offers = Offers(pairs, ledger, chosen, reduced)
+    offers = Offers(pairs, ledger, chosen, reduced) if unused else None
     for asks, seen in slices(pairs.market, pairs.asks, out):
-        offers.see(seen)
+        if offers is not None:
+            offers.see(seen)
         rows = [row for row, ask in enumerate(asks) if ask in full]
         limits = dict(zip(rows, binding(pairs, ledger, purses, seen, rows), strict=True))
         helps = dict(zip(rows, changes(pairs, ledger, purses, seen, rows), strict=True))
@@ -85,7 +87,7 @@ def unplaced(
                 detailed=ask in full,
                 outbid_micros=missed.get(ask),
             )
-    return answers, offers.idle()
+    return answers, {} if offers is None else offers.idle()
 
 
 def _placement(
@@ -136,11 +138,8 @@ def _on_nodes(pairs: Pairs, plan: Plan) -> dict[int, tuple[tuple[tuple[int, int]
     """
     found: dict[int, tuple[tuple[tuple[int, int], ...], ...]] = {}
     low = pairs.market.first_node
-    free = {
-        at: pairs.market.nodes[low[at] : low[at + 1], 0].tolist()
-        for at, group in enumerate(pairs.groups)
-        if group.per_node
-    }
+    chosen = {piece.group for pair in plan for piece in pairs.pieces(pair)}
+    free = {at: pairs.market.nodes[low[at] : low[at + 1], 0].tolist() for at in chosen if pairs.groups[at].per_node}
     for pair, seats in plan.items():
         if not seats:
             continue

@@ -30,6 +30,7 @@ def solve(
     deterministic_limit: float | None = None,
     alternatives: int = 20,
     details: int = 2_000,
+    unused: bool = True,
     previous: Solution | None = None,
     stop: Stop | None = None,
     watch: Watch | None = None,
@@ -40,9 +41,10 @@ def solve(
     The same problem and seed give the same plan as long as the time limit does not cut the search short; with
     ``deterministic_limit`` (the solver's own unit, about a second) below it, also where it does. More than one worker
     trades that for speed. ``alternatives`` is how many other groups each placement tells about, ``details`` for how
-    many refused requests it is worked out what would help. ``previous``, the solution of a similar problem, gives its
-    placements (where they are still possible) and its prices as a start. ``stop`` ends it early from another thread,
-    with the best plan so far; ``watch`` hears of every step forward, in the solving thread.
+    many refused requests it is worked out what would help; ``unused=False`` leaves out why free groups stay so.
+    ``previous``, the solution of a similar problem, gives its placements (where they are still possible) and its prices
+    as a start. ``stop`` ends it early from another thread, with the best plan so far; ``watch`` hears of every step
+    forward, in the solving thread.
 
     Raises ``OutOfRange`` for a time limit that is not a positive number.
     """
@@ -65,7 +67,7 @@ def solve(
     if broken := violations(problem, placements):
         raise BrokenPlan(" ".join(broken))
     reached = search.goals()
-    refusals, idle = unplaced(pairs, search.plan, details, stages.reduced)
+    refusals, idle = unplaced(pairs, search.plan, details, stages.reduced, unused=unused)
     return Solution(
         status=Status.OPTIMAL if all(goal.gap == 0 for goal in reached) else Status.FEASIBLE,
         placements=placements,

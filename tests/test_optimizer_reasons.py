@@ -223,3 +223,11 @@ def test_money_is_told_so_that_it_suffices() -> None:
         "$1.24",
         "$1,234,567.89",
     ]
+
+
+@settings(max_examples=30)
+@given(problems())
+def test_leaving_out_what_is_unused_changes_nothing_else(problem: Problem) -> None:
+    whole, without = answer(problem), answer(problem, unused=False)
+    assert not without.unused
+    assert (without.placements, without.unplaced, without.goals) == (whole.placements, whole.unplaced, whole.goals)

@@ -31,7 +31,7 @@ def problem(*, asks: int = 3, groups: int = 4) -> Problem:
 
 
 def answer(of: SolverProcess, asked: Problem) -> Solution:
-    return of(asked, time_limit_s=5.0, alternatives=3, previous=None)
+    return of(asked, time_limit_s=5.0, alternatives=3, unused=True, previous=None)
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +63,7 @@ def test_a_group_that_changed_is_seen_as_it_is_now_though_the_others_are_not_sen
 def test_an_error_of_the_optimizer_is_an_error_here_and_the_process_goes_on(one: SolverProcess) -> None:
     pid = one.pid
     with pytest.raises(RuntimeError, match="OutOfRange: The time limit"):
-        one(problem(), time_limit_s=-1.0, alternatives=3, previous=None)
+        one(problem(), time_limit_s=-1.0, alternatives=3, unused=True, previous=None)
     assert answer(one, problem()).placements
     assert one.pid == pid
 
@@ -87,7 +87,7 @@ def test_a_process_that_hangs_is_ended_when_its_time_is_over(
     os.kill(hung, signal.SIGSTOP)
     monkeypatch.setattr(module, "GRACE_S", 0.2)
     with pytest.raises(SolverGone, match="in time"):
-        one(problem(), time_limit_s=0.1, alternatives=3, previous=None)
+        one(problem(), time_limit_s=0.1, alternatives=3, unused=True, previous=None)
     with pytest.raises(ProcessLookupError):
         os.kill(hung, 0)
     monkeypatch.undo()

@@ -38,7 +38,7 @@ class Solve(Protocol):
     """The optimizer (``optimizer.solve.solve``), or whatever stands in for it."""
 
     def __call__(
-        self, problem: Problem, /, *, time_limit_s: float, alternatives: int, previous: Solution | None
+        self, problem: Problem, /, *, time_limit_s: float, alternatives: int, unused: bool, previous: Solution | None
     ) -> Solution: ...
 
 

@@ -194,6 +194,7 @@ class Thinking(Moves):
             problem,
             time_limit_s=THINK_S,
             alternatives=max(LEAST_ALTERNATIVES, min(MOST_ALTERNATIVES, share)),
+            unused=False,  # nobody is told
             previous=self._before(problem),
         )
 
