@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
+from collections.abc import Iterable
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -13,9 +15,13 @@ from structlog.testing import capture_logs
 
 from broker.domain.errors import BadSelector, BadTerms, BudgetExhausted, NotFound, Overloaded, OwnedByObject
 from broker.domain.lease import Lease
+from broker.domain.placing import Plan
+from broker.domain.request import Request
 from broker.domain.shelf import Lot, Shelf
 from broker.service import thinking
+from broker.service.market import Snapshot
 from broker.service.placing import Grant, Round
+from broker.service.thinking import Lane
 from broker.store.unit import Unit
 from broker.wire.agents import BurstPolicyReport
 from broker.wire.burst import BurstPolicySpec
@@ -353,6 +359,65 @@ async def test_a_solve_that_never_ends_is_given_up_and_the_others_have_their_ans
         assert (done.failed, done.placed) == ([made[0].id], [made[1].id])
     finally:
         over.set()
+
+
+async def test_many_quotes_at_once_wait_for_each_other_and_are_all_answered(here: World) -> None:
+    await pair(here)
+    user = await here.user("team-a")
+    answers = await asyncio.gather(*(here.broker.quote(user, wish()) for _ in range(50)))
+    assert {answer.state for answer in answers} == {RequestState.PLACED}
+
+
+async def test_who_waited_for_their_turn_has_the_whole_time_that_others_have(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(thinking, "OVERDUE_S", 1.0)
+    lane = Lane("test")
+    over, began = [threading.Event(), threading.Event()], [threading.Event(), threading.Event()]
+
+    def work(at: int) -> int:
+        began[at].set()
+        assert over[at].wait(10)
+        return at
+
+    async with asyncio.TaskGroup() as tasks:
+        first, second = (tasks.create_task(lane.run(partial(work, at))) for at in (0, 1))
+        for end in over:
+            await asyncio.sleep(0.6)
+            end.set()
+    assert (first.result(), second.result()) == (0, 1)
+    lane.close()
+
+
+async def test_who_goes_away_before_their_turn_is_not_thought_about() -> None:
+    lane, over, thought = Lane("test"), threading.Event(), list[int]()
+    first = asyncio.create_task(lane.run(lambda: over.wait(10)))
+    gone = asyncio.create_task(lane.run(lambda: thought.append(1)))
+    await asyncio.sleep(0)
+    gone.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await gone
+    over.set()
+    assert await first
+    await lane.run(lambda: thought.append(2))
+    assert thought == [2]
+    lane.close()
+
+
+async def test_refusals_are_saved_though_one_was_cancelled_meanwhile(here: World) -> None:
+    await pair(here)
+    user = await here.user("team-a")
+    made = [await here.broker.submit(user, wish(wait=None, count=600)) for _ in range(3)]
+    sort_out = here.broker.sort_out
+
+    def late(opened: Iterable[Request], plan: Plan | None, snapshot: Snapshot) -> Any:
+        asyncio.run_coroutine_threadsafe(here.broker.cancel(user, made[1].id), loop).result(10)
+        return sort_out(opened, plan, snapshot)
+
+    loop = asyncio.get_running_loop()
+    here.broker.sort_out = late  # type: ignore[method-assign]  # between the plan and its commit
+    done = await here.broker.place()
+    assert done.refused == [made[0].id, made[2].id]
+    states = [(await here.broker.request(user, each.id)).state for each in made]
+    assert states == [RequestState.REFUSED, RequestState.CANCELLED, RequestState.REFUSED]
 
 
 async def test_quotes_that_cannot_be_answered_soon_are_told_to_come_back(

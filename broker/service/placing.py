@@ -190,15 +190,23 @@ class Placing(Thinking):
                     done.lost.append(grant.request.id)
                 except Exception:  # what can't be written stops nobody else; it stays open and is tried again later
                     _log.exception("grant failed", request=grant.request.id)
-        for before, after in others:
-            try:
-                with unit.attempt():
-                    self.save_requests(unit, [(before, after)], by=BROKER)
-            except StaleVersion:
-                continue  # cancelled while we thought
-            if after.state is not before.state:
-                done.refused.append(before.id)
+        done.refused = [
+            before.id for before, after in self._save_others(unit, others) if after.state is not before.state
+        ]
         return done
+
+    def _save_others(self, unit: Unit, others: Others) -> Others:
+        """Those of them that nobody cancelled while we thought: all in one go if that is all, else one by one."""
+        if not others:
+            return []
+        try:
+            with unit.attempt():
+                self.save_requests(unit, others, by=BROKER)
+        except StaleVersion:
+            if len(others) == 1:
+                return []
+            return [each for one in others for each in self._save_others(unit, [one])]
+        return others
 
     def _grant(self, unit: Unit, grants: Sequence[Grant], snapshot: Snapshot) -> list[Lease]:
         """RESERVED, all or none: fences, lease rows, device rows under the unique index, log, requests."""

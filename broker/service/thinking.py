@@ -8,6 +8,7 @@ answer, or a very late one, is worse than «no». A quote is the same thought wi
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -37,12 +38,13 @@ T = TypeVar("T")
 _log = structlog.stdlib.get_logger(__name__)
 AT_ONCE = 20_000
 """Most requests in one solve; the others wait for the next round, the least urgent last."""
-THINK_S = 0.25
-"""How long one solve may look for better plans; the plan it has then is the answer. Who waits counts in seconds."""
+THINK_S, THINK_MORE_S, MANY = 0.1, 0.15, 500
+"""How long one solve may look for better plans, and how much longer about this many requests; the plan it has then is
+the answer. What few ask for is all but always settled within the first, and who asks next waits for it."""
 OVERDUE_S = 5.0
 """A solve that hasn't come back by then is given up."""
-QUOTES = 32
-"""Most quotes that wait at a time: the last of them is answered in a second or so, and who comes then is told no."""
+QUOTES = 1_000
+"""Most quotes that wait at a time, each until it is overdue: who must be told to come back has waited for it."""
 TRIES = 3
 """A request for which alone the solver failed so often is refused."""
 MOST_ALTERNATIVES, LEAST_ALTERNATIVES, ALTERNATIVES = 20, 4, 2_000
@@ -61,19 +63,33 @@ class Lane:
         self._pool = ThreadPoolExecutor(1, thread_name_prefix=name)
 
     async def run(self, work: Callable[[], T]) -> T:
-        """``TimeoutError`` when it takes longer than ``OVERDUE_S``, ``NotStarted`` when it had not even begun."""
-        pool = self._pool
-        future = pool.submit(work)
+        """``TimeoutError`` when it takes longer than ``OVERDUE_S``, ``NotStarted`` when it had not begun by then.
+
+        Whoever goes away while waiting for a turn leaves none of it behind.
+        """
+        pool, began = self._pool, time.monotonic()
+
+        def begun() -> T:
+            nonlocal began
+            began = time.monotonic()
+            return work()
+
+        future = pool.submit(begun)
+        waiting = asyncio.wrap_future(future)
         try:
-            async with asyncio.timeout(OVERDUE_S):
-                return await asyncio.wrap_future(future)
-        except TimeoutError:
-            if future.cancelled():
-                raise NotStarted from None
-            if self._pool is pool:
-                pool.shutdown(wait=False)
-                self._pool = ThreadPoolExecutor(1, thread_name_prefix=self._name)
-            raise
+            done, _ = await asyncio.wait({waiting}, timeout=OVERDUE_S)
+            if not done and future.cancel():
+                raise NotStarted
+            if not done and (left := began + OVERDUE_S - time.monotonic()) > 0:  # its turn came late
+                done, _ = await asyncio.wait({waiting}, timeout=left)
+            if done:
+                return waiting.result()
+        finally:
+            waiting.cancel()
+        if self._pool is pool:
+            pool.shutdown(wait=False)
+            self._pool = ThreadPoolExecutor(1, thread_name_prefix=self._name)
+        raise TimeoutError
 
     def close(self) -> None:
         self._pool.shutdown(wait=False, cancel_futures=True)
@@ -192,7 +208,7 @@ class Thinking(Moves):
         share = ALTERNATIVES // max(1, len(problem.asks))
         return self.solve(
             problem,
-            time_limit_s=THINK_S,
+            time_limit_s=THINK_S + THINK_MORE_S * min(1.0, len(problem.asks) / MANY),
             alternatives=max(LEAST_ALTERNATIVES, min(MOST_ALTERNATIVES, share)),
             unused=False,  # nobody is told
             previous=self._before(problem),
