@@ -8,7 +8,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import closing, suppress
 from dataclasses import replace
 from datetime import timedelta
@@ -20,6 +20,7 @@ from sqlalchemy import Select, text
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.exc import DBAPIError
 
+from broker.domain.access import Once
 from broker.domain.cluster import Cluster
 from broker.domain.errors import AlreadyThere, DeviceTaken, Overloaded, ShuttingDown, StaleVersion
 from broker.domain.lease import Ending, Lease
@@ -357,6 +358,76 @@ async def test_listeners_hear_of_the_rows_that_were_written_and_of_none_that_was
         return_exceptions=True,
     )
     assert heard == ["lse-1", "lse-4"]
+
+
+def once(key: str) -> Once:
+    return Once(key=key, fingerprint="f")
+
+
+def answered(unit: Unit, key: str, answer: str) -> str:
+    """As a POST does: the answer given before, or this one from now on."""
+    found = unit.answers.find("me", once(key))
+    if found is not None:
+        return found.answer
+    logged(unit, answer)
+    unit.answers.keep("me", once(key), answer, now=NOW)
+    return answer
+
+
+async def test_the_same_key_twice_in_one_commit_has_one_answer(store: Store) -> None:
+    jobs = [(f"k{n % 3}", f"a{n}") for n in range(9)]
+    told = await asyncio.gather(*(store.write(lambda unit, each=each: answered(unit, *each)) for each in jobs))
+    assert told == ["a0", "a1", "a2"] * 3
+    assert await store.read(lambda unit: unit.revision) == 3
+
+
+async def test_an_answer_that_was_undone_is_not_given_again(store: Store) -> None:
+    def undone(unit: Unit) -> None:
+        answered(unit, "k", "wrong")
+        raise ValueError
+
+    done = await asyncio.gather(
+        store.write(lambda unit: answered(unit, "other", "o")),
+        store.write(undone),
+        store.write(lambda unit: answered(unit, "k", "right")),
+        return_exceptions=True,
+    )
+    assert (done[0], type(done[1]), done[2]) == ("o", ValueError, "right")
+
+
+async def test_what_is_put_off_and_then_refused_fails_who_wanted_it_and_nobody_else(store: Store) -> None:
+    await store.write(lambda unit: answered(unit, "taken", "first"))
+
+    def blindly(unit: Unit) -> None:
+        logged(unit, "blind")
+        unit.answers.keep("me", once("taken"), "second", now=NOW)
+
+    async def batch(*jobs: Callable[[Unit], object]) -> list[object]:
+        heard.clear()
+        return await asyncio.gather(*map(store.write, jobs), return_exceptions=True)
+
+    heard: list[str] = []
+    store.listen(lambda entries, rows: heard.extend(entry.type for entry in entries))
+    alone = await batch(blindly)
+    assert ([type(each) for each in alone], heard) == ([AlreadyThere], [])
+    # The last one looks: what was put off is added then, and refused in the middle of another's job.
+    looks = await batch(lambda unit: logged(unit, "one"), blindly, lambda unit: unit.requests.find("req-1"))
+    assert (looks[0], type(looks[1]), looks[2], heard) == (2, AlreadyThere, None, ["one"])
+    ends = await batch(lambda unit: logged(unit, "two"), blindly, lambda unit: answered(unit, "new", "three"))
+    assert (ends[0], type(ends[1]), ends[2], heard) == (3, AlreadyThere, "three", ["two", "three"])
+    assert (await store.write(lambda unit: answered(unit, "taken", "?"))) == "first"
+
+
+async def test_who_looks_finds_what_is_put_off(store: Store) -> None:
+    def job(unit: Unit) -> tuple[list[str], list[str]]:
+        settled(unit)
+        found = [request.id for request in unit.requests.open()]
+        with suppress(ValueError), unit.attempt():
+            unit.requests.add(replace(unit.requests.by_id(["req-1"])[0], id="req-undone"))
+            raise ValueError
+        return found, [request.id for request in unit.requests.open()]
+
+    assert await store.write(job) == (["req-1"], ["req-1"])
 
 
 async def test_the_log_forgets_what_is_old_but_goes_on_counting(store: Store) -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import bindparam, insert, select, update
+from sqlalchemy import CursorResult, Executable, bindparam, insert, select, update
 
 from broker.domain.cluster import Cluster
 from broker.domain.errors import LenderUnavailable
@@ -62,13 +62,21 @@ _QUIET = (
 class Clusters:
     def __init__(self, unit: Unit) -> None:
         self._unit = unit
+        self._found: dict[str, Cluster | None] = {}
+        """Those looked up since any was changed."""
 
     def all(self) -> list[Cluster]:
         return [Cluster(**row._mapping) for row in self._unit.ask(_ALL)]
 
     def find(self, name: str) -> Cluster | None:
-        row = self._unit.ask(_ONE, {"n": name}).one_or_none()
-        return None if row is None else Cluster(**row._mapping)
+        if name not in self._found:
+            row = self._unit.ask(_ONE, {"n": name}, aside=True).one_or_none()
+            self._found[name] = None if row is None else Cluster(**row._mapping)
+        return self._found[name]
+
+    def look_again(self) -> None:
+        """What was looked up may be another by now."""
+        self._found.clear()
 
     def by_credential(self, credential_hash: str) -> Cluster | None:
         row = self._unit.ask(_BY_CREDENTIAL, {"h": credential_hash}).one_or_none()
@@ -84,27 +92,31 @@ class Clusters:
         return [Cluster(**row._mapping) for row in self._unit.ask(query)]
 
     def add(self, cluster: Cluster) -> None:
-        self._unit.change(_ADD, asdict(cluster))
+        self._change(_ADD, asdict(cluster))
 
     def set(self, name: str, **values: Any) -> None:
-        self._unit.change(update(clusters).where(clusters.c.name == name).values(**values))
+        self._change(update(clusters).where(clusters.c.name == name).values(**values))
 
     def heard(self, cluster: Cluster) -> None:
         """As it is after a message of its agent; hundreds of these come every second."""
         values = {f"new_{name}": getattr(cluster, name) for name in _HEARING}
-        self._unit.change(_HEARD, {"n": cluster.name, **values})
+        self._change(_HEARD, {"n": cluster.name, **values})
 
     def next_fence(self, name: str, *, by: int = 1) -> int:
         """The next fence of a lender that may lend now (``by`` of them: the last); ``LenderUnavailable`` else."""
-        fence = self._unit.change(_FENCE, {"n": name, "by": by}).scalar_one_or_none()
+        fence = self._change(_FENCE, {"n": name, "by": by}).scalar_one_or_none()
         if fence is None:
             raise LenderUnavailable(name)
         return int(fence)
 
     def recover(self) -> int:
         """Every lender has to say again what it knows, before it lends."""
-        return self._unit.change(_RECOVER).rowcount
+        return self._change(_RECOVER).rowcount
 
     def quiet_since(self, before: datetime) -> Sequence[Cluster]:
         """Not silent yet, and not heard of since."""
         return [Cluster(**row._mapping) for row in self._unit.ask(_QUIET, {"before": before})]
+
+    def _change(self, statement: Executable, values: Mapping[str, Any] | None = None) -> CursorResult[*tuple[Any, ...]]:
+        self.look_again()
+        return self._unit.change(statement, values)

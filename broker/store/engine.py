@@ -233,10 +233,17 @@ class Store:
                     if connection.invalidated or unit.spoilt(error):
                         raise
                     task.error = error
-                    if unit.changed and not savepoints:
+                    if unit.misfit or (unit.changed and not savepoints):
                         transaction.rollback()
                         return None
-            unit.flush()
+            try:
+                unit.flush()
+            except Exception as error:
+                if not unit.misfit:
+                    raise
+                batch[0].error = error  # of a batch of one; of others each is run again
+                transaction.rollback()
+                return None
         return unit
 
 

@@ -31,7 +31,7 @@ class Policies:
         self._unit = unit
 
     def find(self, cluster: str, name: str) -> Policy | None:
-        row = self._unit.ask(_ONE, {"c": cluster, "n": name}).one_or_none()
+        row = self._unit.ask(_ONE, {"c": cluster, "n": name}, aside=True).one_or_none()
         return None if row is None else Policy(**row._mapping)
 
     def of(self, cluster: str) -> list[Policy]:

@@ -77,7 +77,8 @@ class Requests:
 
     def add(self, request: Request) -> None:
         row = {name: getattr(request, name) for name in (*_FIXED, *_MOVING)}
-        self._unit.change(_ADD, {**row, "state": request.state.value, "excluded": json.dumps(sorted(request.excluded))})
+        row |= {"state": request.state.value, "excluded": json.dumps(sorted(request.excluded))}
+        self._unit.put_off(_ADD, row)
         self._unit.saved.append(request)
 
     def save(self, changes: Sequence[tuple[Request, Request]]) -> None:

@@ -41,6 +41,11 @@ class Unit:
         self._connection = connection
         self._last: int | None = None
         self._savepoints = savepoints
+        self._later: dict[Executable, list[Mapping[str, Any]]] = {}
+        """What is put off: rows to add, one statement for all of a kind."""
+        self._attempts = 0
+        self.misfit = False
+        """Of what was put off something was refused; whose that was, only a run with savepoints tells."""
         self.changed = False
         """The job that runs, or ran last, changed something or tried to."""
         self.entries: list[Entry] = []
@@ -58,9 +63,34 @@ class Unit:
 
     # --- statements ---------------------------------------------------------------------------------------------
 
-    def ask(self, statement: Executable, values: Mapping[str, Any] | None = None) -> CursorResult[*tuple[Any, ...]]:
-        """Look."""
+    def ask(
+        self, statement: Executable, values: Mapping[str, Any] | None = None, *, aside: bool = False
+    ) -> CursorResult[*tuple[Any, ...]]:
+        """Look; ``aside``: at no table of which rows are put off."""
+        if not aside:
+            self._catch_up()
         return self._connection.execute(statement, values or {})
+
+    def put_off(self, statement: Executable, row: Mapping[str, Any]) -> None:
+        """Add a row, at the latest before the commit: many in one statement cost little more than one.
+
+        Whatever looks or changes meanwhile finds it added, but for a look ``aside``. Where a job must be undone alone,
+        nothing is put off.
+        """
+        if self._savepoints or self._attempts:
+            self.change(statement, row)
+            return
+        self.changed = True
+        self._later.setdefault(statement, []).append(row)
+
+    def _catch_up(self) -> None:
+        later, self._later = self._later, {}
+        for statement, rows in later.items():
+            try:
+                self._connection.execute(statement, rows)
+            except Exception as error:
+                self.misfit = not self._connection.invalidated
+                raise (_refusal(error) if isinstance(error, IntegrityError) else error) from error
 
     def change(
         self, statement: Executable, values: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None
@@ -69,6 +99,7 @@ class Unit:
         if self._savepoints and not self.changed:
             self._connection.exec_driver_sql("SAVEPOINT job")
         self.changed = True
+        self._catch_up()
         try:
             return self._connection.execute(statement, values or {})
         except IntegrityError as error:
@@ -80,8 +111,10 @@ class Unit:
         if self._savepoints and not self.changed:
             self._connection.exec_driver_sql("SAVEPOINT job")
         self.changed = True
+        self._catch_up()
         mark = self._mark()
         self._connection.exec_driver_sql("SAVEPOINT attempt")
+        self._attempts += 1
         try:
             yield
         except BaseException:
@@ -89,6 +122,8 @@ class Unit:
             self._connection.exec_driver_sql("RELEASE SAVEPOINT attempt")
             self._undo(mark)
             raise
+        finally:
+            self._attempts -= 1
         self._connection.exec_driver_sql("RELEASE SAVEPOINT attempt")
 
     # --- the log's numbers --------------------------------------------------------------------------------------
@@ -123,13 +158,15 @@ class Unit:
         if self.changed and self._savepoints:
             self._connection.exec_driver_sql("RELEASE SAVEPOINT job")
 
-    def _mark(self) -> tuple[int, int, int | None]:
-        return len(self.entries), len(self.saved), self._last
+    def _mark(self) -> tuple[int, int, int, int | None]:
+        return len(self.entries), len(self.saved), len(self.answers.new), self._last
 
-    def _undo(self, mark: tuple[int, int, int | None]) -> None:
+    def _undo(self, mark: tuple[int, int, int, int | None]) -> None:
         del self.entries[mark[0] :]
         del self.saved[mark[1] :]
-        self._last = mark[2]
+        del self.answers.new[mark[2] :]
+        self._last = mark[3]
+        self.clusters.look_again()
 
     def spoilt(self, error: Exception) -> bool:
         """Whether this failure of a job takes the whole batch along.
@@ -137,10 +174,11 @@ class Unit:
         Where the database itself said no to a job that had set no savepoint, PostgreSQL turns the coming commit into a
         rollback and doesn't call that an error: nobody of the batch may be told that theirs is durable.
         """
-        return isinstance(error, DBAPIError) and not self.changed
+        return isinstance(error, DBAPIError) and not (self.changed or self.misfit)
 
     def flush(self) -> None:
-        """Write the log entries of the whole batch in one statement."""
+        """Write what was put off, and the log entries of the whole batch in one statement."""
+        self._catch_up()
         if self.entries:
             self._connection.execute(_ENTRY, [entry_row(entry) for entry in self.entries])
 
