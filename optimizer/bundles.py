@@ -1,4 +1,4 @@
-"""Ways that take several groups, and ways that leave a running lease where it is: pairs that no single cell says.
+"""Ways that take several groups: pairs that no single cell says.
 
 A request that may be split over k groups has as many ways as there are k groups and ways to share its workers among
 them. Where they are few all of them become pairs. Where they are many, those become pairs that look good: led by each
@@ -20,6 +20,7 @@ from optimizer.ledger import Ledger
 from optimizer.market import Floats, Ints, Market
 from optimizer.pairs import NAMES, Pairs, assembled, best_first
 from optimizer.problem import MAX_MONEY, Aim, Ask, Confidential
+from optimizer.staying import alone, kept, seats, worth_it
 from optimizer.usage import Piece
 
 ALL = 150
@@ -46,14 +47,14 @@ class Way:
 
 
 def bundled(pairs: Pairs) -> Pairs:
-    """The pairs, what keeps running leases where they are, and the ways that take several groups."""
+    """The pairs, and the ways that take several groups, of running leases those they have among them."""
     ways: list[Way] = []
     dropped: list[int] = []
     partial = False
     for at, ask in enumerate(pairs.asks):
-        if ask.running is not None:
-            way = _keep(pairs.market, at, ask)
-            ways += [way] if _worth_it(pairs, way) else []
+        if ask.running is not None and not alone(ask):
+            way = Way(at, 0, 0, kept(pairs.market, ask), keep=True)
+            ways += [way] if worth_it(pairs.market, ask, way.pieces) else []
             pinned = ask.running.move_micros is None
             held = _held(pairs.market, ask)
             dropped += [pair for pair in pairs.of(at) if pinned or _shares(pairs.pieces(pair)) == held]
@@ -64,15 +65,23 @@ def bundled(pairs: Pairs) -> Pairs:
                 found, complete = _splits(pairs, mine, pairs.cost + pairs.loss)
                 ways += found
                 partial |= not complete
-    more = replace(extended(pairs, ways, dropped=dropped)[0], partial=partial)
-    # What cannot stand alone goes, as it does among single groups: it would only loosen every bound.
-    alone = Ledger(more)
-    hopeless = [
-        pair
-        for pair in (*more.several, *(pair for pair in more.keeps if pair not in more.several))
-        if pair not in alone.fitting(int(more.ask[pair]), range(pair, pair + 1))
-    ]
-    return replace(extended(more, (), dropped=hopeless)[0], partial=partial)
+    return replace(extended(pairs, ways, dropped=dropped)[0], partial=partial)
+
+
+def standing(pairs: Pairs) -> Pairs:
+    """The pairs without those that take several groups, or go on, and would not fit if they were the only ones.
+
+    Among ordinary cells they are left out when they are judged; here they would only loosen every bound.
+    """
+    special = np.array(sorted({*pairs.several, *pairs.keeps}), dtype=np.int64)
+    if not len(special):
+        return pairs
+    used = pairs.usage.rows(special)
+    fit = np.logical_and.reduceat(used.data <= pairs.usage.most[used.indices], used.indptr[:-1])
+    ledger = Ledger(pairs)
+    seated = [pair for pair in special[fit].tolist() if pairs.keeps.get(pair) or pairs.same_node[pairs.ask[pair]]]
+    hopeless = special[~fit].tolist() + [pair for pair in seated if ledger.seats(pair) is None]
+    return replace(extended(pairs, (), dropped=hopeless)[0], partial=pairs.partial)
 
 
 def afresh(pairs: Pairs, room: Ints, score: Floats) -> list[Way]:
@@ -110,32 +119,12 @@ def extended(pairs: Pairs, ways: Sequence[Way], *, dropped: Iterable[int] = ()) 
     several = {int(moved[pair]): pieces for pair, pieces in pairs.several.items() if moved[pair] >= 0}
     several |= {int(place[at]): way.pieces for at, way in enumerate(ways) if len(way.pieces) > 1}
     keeps = {int(moved[pair]): seats for pair, seats in pairs.keeps.items() if moved[pair] >= 0}
-    keeps |= {int(place[at]): _seats(pairs, way) for at, way in enumerate(ways) if way.keep}
+    keeps |= {int(place[at]): seats(pairs.market, pairs.asks[way.ask]) for at, way in enumerate(ways) if way.keep}
     columns = {name: each[order] for name, each in columns.items()}
     return assembled(pairs.problem, pairs.market, columns, several, keeps, partial=pairs.partial), moved
 
 
 # --- running leases ---------------------------------------------------------------------------------------------------
-
-
-def _keep(market: Market, at: int, ask: Ask) -> Way:
-    assert ask.running is not None
-    pieces = []
-    for held in ask.running.held:
-        group = market.index[held.group]
-        unit = int(market.unit[group])
-        units = -(-ask.devices // unit) * held.workers
-        cost = -(-int(market.price[group, 0]) * unit * units * ask.duration_s // 3600)
-        pieces.append(Piece(group, held.workers, units, units * unit, min(cost, MAX_MONEY + 1)))
-    return Way(at, 0, 0, tuple(pieces), keep=True)
-
-
-def _worth_it(pairs: Pairs, way: Way) -> bool:
-    ask = pairs.asks[way.ask]
-    assert ask.running is not None
-    if pairs.problem.aim is not Aim.WELFARE or ask.running.end_micros is None:
-        return True
-    return sum(piece.cost for piece in way.pieces) <= (ask.value_micros or 0) + ask.running.end_micros
 
 
 def _held(market: Market, ask: Ask) -> Shares:
@@ -145,12 +134,6 @@ def _held(market: Market, ask: Ask) -> Shares:
 
 def _shares(pieces: Iterable[Piece]) -> Shares:
     return tuple(sorted((piece.group, piece.workers) for piece in pieces))
-
-
-def _seats(pairs: Pairs, way: Way) -> tuple[tuple[int, int], ...]:
-    running = pairs.asks[way.ask].running
-    assert running is not None
-    return tuple((pairs.market.index[held.group], node) for held in running.held for node in held.nodes)
 
 
 # --- several groups ---------------------------------------------------------------------------------------------------

@@ -68,6 +68,12 @@ class Cells:
     loss: Ints
     """µUSD that count beside the cost: expected reclaims, waiting, being moved."""
 
+    def only(self, which: Bools) -> Cells:
+        """Those of some of the cells; devices that are units stay so."""
+        units = self.units[which]
+        devices = units if self.devices is self.units else self.devices[which]
+        return Cells(units=units, devices=devices, cost=self.cost[which], loss=self.loss[which])
+
 
 @dataclass(frozen=True)
 class Verdicts:
@@ -134,7 +140,7 @@ def eligible(market: Market, those: Variants) -> tuple[Ints, Ints, Cells]:
         keep &= passes
     if not keep.all():
         row, group = row[keep], group[keep]
-        cells = Cells(*(each[keep] for each in (cells.units, cells.devices, cells.cost, cells.loss)))
+        cells = cells.only(keep)
     return row, group, cells
 
 

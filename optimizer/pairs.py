@@ -11,7 +11,7 @@ where preferred, cost, tightness of fit. A greedy takes the first that still fit
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -20,6 +20,7 @@ import numpy as np
 from optimizer.filter import Variants, eligible, lasting, shape, variants
 from optimizer.market import Bools, Ints, Market
 from optimizer.problem import Aim, Ask, Confidential, Group, Problem
+from optimizer.staying import alone, beside, rows, seats
 from optimizer.usage import Limits, Piece, Usage, usage
 
 SLICE = 1_000_000
@@ -120,7 +121,7 @@ class Pairs:
 
 def compile_pairs(problem: Problem) -> Pairs:
     """Judge every cell and keep the eligible ones, with what keeps running leases where they are."""
-    from optimizer.bundles import bundled  # it adds to pairs what this file makes
+    from optimizer.bundles import bundled, standing  # they add to pairs what this file makes
 
     problem = replace(
         problem,
@@ -128,7 +129,23 @@ def compile_pairs(problem: Problem) -> Pairs:
         asks=tuple(sorted(problem.asks, key=lambda ask: ask.id)),
     )
     market = Market(problem)
-    parts = [_part(market, problem, low, high) for low, high in _slices(problem)]
+    columns, stays = _judged(market, problem.asks)
+    keeps = {int(pair): seats(market, problem.asks[columns["ask"][pair]]) for pair in stays}
+    pairs = assembled(problem, market, columns, {}, keeps, partial=False)
+    if any(ask.split > 1 or (ask.running is not None and not alone(ask)) for ask in problem.asks):
+        pairs = bundled(pairs)
+    return standing(pairs)
+
+
+def _judged(market: Market, asks: Sequence[Ask]) -> tuple[dict[str, Ints], Ints]:
+    """The columns of all pairs of these requests (``ask`` counts from the first of them), and which of these pairs
+    leave a lease where it is."""
+    parts, stays, begins = [], [np.zeros(0, dtype=np.int64)], 0
+    for low, high in _slices(market, len(asks)):
+        part, staying = _part(market, asks[low:high], low)
+        parts.append(part)
+        stays.append(staying + begins)
+        begins += len(part["ask"])
     # Columns that are one array in every slice (devices are units, mostly) stay one.
     # One after the other, since memory that is given back is had again for nothing and new memory is not.
     columns: dict[str, Ints] = {}
@@ -141,10 +158,7 @@ def compile_pairs(problem: Problem) -> Pairs:
             columns[other] = whole
             for part in parts:
                 del part[other]
-    pairs = assembled(problem, market, columns, {}, {}, partial=False)
-    if any(ask.running is not None or ask.split > 1 for ask in problem.asks):
-        return bundled(pairs)
-    return pairs
+    return columns, np.concatenate(stays)
 
 
 def assembled(
@@ -188,23 +202,24 @@ def best_first(columns: Mapping[str, Ints], aim: Aim) -> Ints | None:
     if aim is not Aim.WELFARE:
         return np.lexsort((columns["slack"], amount, ask))
     # An amount is below 2^52, a slice holds fewer than 2^11 requests: one key, and often in order already.
-    low, most = int(ask[0]), int(amount.max())
-    if int(ask[-1]) - low >= 2**11 or most >= 2**52:
+    low, most = int(ask.min()), int(amount.max())
+    if int(ask.max()) - low >= 2**11 or most >= 2**52:
         return np.lexsort((amount, ask))
     key = ((ask - low) << 52) | amount
     return None if bool((key[1:] >= key[:-1]).all()) else np.argsort(key, kind="stable")
 
 
-def _slices(problem: Problem) -> list[tuple[int, int]]:
-    width = max(1, len(problem.groups) * len(problem.starts))
-    step = min(2**11 - 1, max(1, SLICE // width))
-    return [(low, min(low + step, len(problem.asks))) for low in range(0, len(problem.asks), step)]
+def _slices(market: Market, asks: int) -> list[tuple[int, int]]:
+    step = min(2**11 - 1, max(1, SLICE // max(1, len(market) * market.buckets)))
+    return [(low, min(low + step, asks)) for low in range(0, asks, step)]
 
 
-def _part(market: Market, problem: Problem, low: int, high: int) -> dict[str, Ints]:
-    asks = problem.asks[low:high]
+def _part(market: Market, asks: Sequence[Ask], low: int) -> tuple[dict[str, Ints], Ints]:
     those = variants(market, asks)
     row, group, cells = eligible(market, those)
+    choice = beside(market, asks, those.ask[row], group, those.workers[row])
+    if choice is not None:
+        row, group, cells = row[choice], group[choice], cells.only(choice)
     prefers = np.array([ask.confidential is Confidential.PREFER for ask in those.each()], dtype=np.bool_)
     zero = np.broadcast_to(np.int64(0), row.shape)
     tier = zero
@@ -224,17 +239,36 @@ def _part(market: Market, problem: Problem, low: int, high: int) -> dict[str, In
         "loss": cells.loss,
         "tier": tier,
         "plain": (prefers[row] & ~market.confidential[group]).astype(np.int64) if prefers.any() else zero,
-        "slack": zero if problem.aim is Aim.WELFARE else np.maximum(0, _free(market, those, row, group) - cells.units),
+        "slack": zero if market.aim is Aim.WELFARE else np.maximum(0, _free(market, those, row, group) - cells.units),
         "form": zero if simple else those.form[row],
         "bucket": zero if one else those.bucket[row],
         "until": np.broadcast_to(np.int64(1), row.shape) if one else those.until[row],
     }
-    order = best_first(columns, problem.aim)
+    more = rows(market, asks) if choice is not None else None
+    if more is not None:
+        columns = _with_rows({**more, "ask": more["ask"] + low}, columns)
+    order = best_first(columns, market.aim)
     ordered: dict[int, Ints] = {}
     for each in columns.values():
         if id(each) not in ordered:
             ordered[id(each)] = _ordered(each, order)
-    return {name: ordered[id(each)] for name, each in columns.items()}
+    count = 0 if more is None else len(more["ask"])
+    stays = np.arange(count) if order is None else np.flatnonzero(order < count)
+    return {name: ordered[id(each)] for name, each in columns.items()}, stays
+
+
+def _with_rows(more: Mapping[str, Ints], columns: Mapping[str, Ints]) -> dict[str, Ints]:
+    """The columns with some rows before them; what is one number everywhere, or one array, stays so where it can."""
+    whole: dict[str, Ints] = {}
+    for name, each in columns.items():
+        same = next((old for old in whole if columns[old] is each and bool((more[old] == more[name]).all())), None)
+        if same is not None:
+            whole[name] = whole[same]
+        elif len(each) and each.strides == (0,) and bool((more[name] == each[0]).all()):
+            whole[name] = np.broadcast_to(each[0], (len(more[name]) + len(each),))
+        else:
+            whole[name] = np.concatenate((more[name], each))
+    return whole
 
 
 def _free(market: Market, those: Variants, row: Ints, group: Ints) -> Ints:

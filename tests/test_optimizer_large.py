@@ -287,3 +287,13 @@ def test_whoever_watches_hears_the_gap_close() -> None:
     assert heard[0].stage == "greedy"
     assert heard[-1].stage == "done"
     assert gaps == sorted(gaps, reverse=True)
+
+
+def test_pairs_lie_in_order_of_requests_however_far_apart_those_are_that_may_be_split() -> None:
+    groups = tuple(group(f"g{at}", count=4) for at in range(2))
+    asks = [ask(f"r{at:05}", 1, value_micros=50 * DOLLAR) for at in range(5_000)]
+    asks[-1] = replace(asks[-1], devices=3, workers=2, split=2)
+    pairs = compile_pairs(Problem(groups=groups, asks=tuple(asks), aim=Aim.WELFARE))
+    assert pairs.several, "the last request may take both groups"
+    assert (np.diff(pairs.ask) >= 0).all()
+    assert all(pairs.ask[pair] == at for at in (0, 2_500, 4_999) for pair in pairs.of(at))
