@@ -12,9 +12,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
+from typing import TypeVar
 
 import numpy as np
 
+from optimizer.columns import copied, ordered
 from optimizer.filter import lasting, shape
 from optimizer.ledger import Ledger
 from optimizer.market import Floats, Ints, Market
@@ -27,6 +29,7 @@ ALL = 150
 """So many ways of one request, form and start are listed without choosing."""
 LEADING = 8
 """Otherwise so many of the cheapest groups each lead a few."""
+_Value = TypeVar("_Value")
 Shares = tuple[tuple[int, int], ...]
 """(group, workers)"""
 
@@ -81,7 +84,22 @@ def standing(pairs: Pairs) -> Pairs:
     ledger = Ledger(pairs)
     seated = [pair for pair in special[fit].tolist() if pairs.keeps.get(pair) or pairs.same_node[pairs.ask[pair]]]
     hopeless = special[~fit].tolist() + [pair for pair in seated if ledger.seats(pair) is None]
-    return replace(extended(pairs, (), dropped=hopeless)[0], partial=pairs.partial)
+    return without(pairs, hopeless) if hopeless else pairs
+
+
+def without(pairs: Pairs, dropped: Iterable[int]) -> Pairs:
+    """The other pairs."""
+    out = np.array(sorted(dropped), dtype=np.int64)
+    edges = zip([0, *(out + 1).tolist()], [*out.tolist(), len(pairs)], strict=True)
+
+    def now(values: Mapping[int, _Value]) -> dict[int, _Value]:
+        own = np.array(list(values), dtype=np.int64)
+        places = zip((own - np.searchsorted(out, own)).tolist(), np.isin(own, out).tolist(), strict=True)
+        return {at: value for (at, gone), value in zip(places, values.values(), strict=True) if not gone}
+
+    columns = copied((pairs.columns,), [(0, low, high) for low, high in edges])
+    several, keeps = now(pairs.several), now(pairs.keeps)
+    return assembled(pairs.problem, pairs.market, columns, several, keeps, partial=pairs.partial)
 
 
 def afresh(pairs: Pairs, room: Ints, score: Floats) -> list[Way]:
@@ -120,7 +138,7 @@ def extended(pairs: Pairs, ways: Sequence[Way], *, dropped: Iterable[int] = ()) 
     several |= {int(place[at]): way.pieces for at, way in enumerate(ways) if len(way.pieces) > 1}
     keeps = {int(moved[pair]): seats for pair, seats in pairs.keeps.items() if moved[pair] >= 0}
     keeps |= {int(place[at]): seats(pairs.market, pairs.asks[way.ask]) for at, way in enumerate(ways) if way.keep}
-    columns = {name: each[order] for name, each in columns.items()}
+    columns = ordered(columns, order)
     return assembled(pairs.problem, pairs.market, columns, several, keeps, partial=pairs.partial), moved
 
 

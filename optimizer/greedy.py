@@ -20,6 +20,8 @@ from optimizer.problem import Aim
 
 Plan = Mapping[int, Seats]
 """Chosen pair → where its workers sit, if they want nodes."""
+Whereabouts = tuple[frozenset[tuple[str, int]], int]
+"""(group, workers) of each part, and the start in seconds."""
 
 
 def fill(pairs: Pairs, order: Iterable[int]) -> Plan:
@@ -51,22 +53,50 @@ def priced(pairs: Pairs, prices: Prices, entitled: Bools) -> Iterator[Plan]:
         yield plan
 
 
-def kept_up(pairs: Pairs, wanted: Mapping[str, tuple[frozenset[tuple[str, int]], int]]) -> Plan:
-    """What is still possible of an earlier plan (request → its groups and their workers, and its start)."""
+def kept_up(pairs: Pairs, wanted: Mapping[str, Whereabouts]) -> Plan:
+    """What is still possible of an earlier plan, by the ids of its requests; and every request that fits beside it."""
     ledger, plan = _staying(pairs)
-    for ask in sorted(range(len(pairs.asks)), key=lambda at: (pairs.asks[at].created, at)):
-        if pairs.must[ask] or pairs.asks[ask].id not in wanted:
-            continue
-        groups, start = wanted[pairs.asks[ask].id]
-        index = {pairs.market.index[name] for name, _ in groups if name in pairs.market.index}
-        own = pairs.of(ask)
-        for pair in np.flatnonzero(np.isin(pairs.group[own.start : own.stop], list(index))) + own.start:
-            pieces = frozenset((pairs.market.ids[piece.group], piece.workers) for piece in pairs.pieces(int(pair)))
-            same = pieces == groups and int(pairs.market.starts[pairs.bucket[pair]]) == start
-            if same and int(pair) in ledger.fitting(ask, range(int(pair), int(pair) + 1)):
-                plan[int(pair)] = ledger.take(int(pair))
-                break
+    again = _again(pairs, wanted)
+    if not len(again):
+        return topped_up(pairs, plan)
+    # What all of them together leave room for needs no look at each.
+    used = pairs.usage.rows(again)
+    short = used.sum(axis=0) > ledger.left
+    careful = pairs.same_node[pairs.ask[again]] | (used @ short.astype(np.float64) > 0)
+    careful |= np.isin(again, [pair for pair, seats in pairs.keeps.items() if seats])
+    easy = {pair: () for pair in again[~careful].tolist()}
+    ledger.take_all(easy)
+    plan |= easy
+    for pair in sorted(again[careful].tolist(), key=lambda pair: pairs.asks[int(pairs.ask[pair])].created):
+        if pair in ledger.fitting(int(pairs.ask[pair]), range(pair, pair + 1)):
+            plan[pair] = ledger.take(pair)
     return topped_up(pairs, plan)
+
+
+def _again(pairs: Pairs, wanted: Mapping[str, Whereabouts]) -> Ints:
+    """The pairs that are where an earlier plan had their requests, rising; leases that must stay are left out."""
+    asks, names = pairs.asks, pairs.market.ids
+    group, start = np.full(len(asks), -1, dtype=np.int64), np.zeros(len(asks), dtype=np.int64)
+    for at, ask in enumerate(asks):
+        if ask.id in wanted and not pairs.must[at]:
+            parts, start[at] = wanted[ask.id]
+            if len(parts) == 1:
+                group[at] = pairs.market.index.get(next(iter(parts))[0], -1)
+    alone = np.flatnonzero(pairs.group == group[pairs.ask])
+    alone = alone[pairs.market.starts[pairs.bucket[alone]] == start[pairs.ask[alone]]]
+    varied = np.array([bool(ask.forms) or ask.split > 1 for ask in asks], dtype=np.bool_)
+    plain = ~varied[pairs.ask[alone]]
+
+    def meant(pair: int) -> bool:
+        ask = int(pairs.ask[pair])
+        parts = frozenset((names[piece.group], piece.workers) for piece in pairs.pieces(pair))
+        where = parts, int(pairs.market.starts[pairs.bucket[pair]])
+        return not pairs.must[ask] and wanted.get(asks[ask].id) == where
+
+    unsure = {*alone[~plain].tolist(), *pairs.several}
+    same = np.array(sorted([*alone[plain].tolist(), *filter(meant, unsure)]), dtype=np.int64)
+    first: Ints = same[np.flatnonzero(np.diff(pairs.ask[same], prepend=-1))]
+    return first
 
 
 def topped_up(pairs: Pairs, plan: Plan) -> Plan:

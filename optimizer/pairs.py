@@ -17,6 +17,7 @@ from functools import cached_property
 
 import numpy as np
 
+from optimizer.columns import Columns, after, joined, ordered
 from optimizer.filter import Variants, eligible, lasting, shape, variants
 from optimizer.market import Bools, Ints, Market
 from optimizer.problem import Aim, Ask, Confidential, Group, Problem
@@ -64,6 +65,11 @@ class Pairs:
     usage: Usage
     partial: bool
     """Some request that may be split has more ways than are listed here."""
+
+    @property
+    def columns(self) -> Columns:
+        """All of them, by name."""
+        return {name: getattr(self, name) for name in NAMES}
 
     @property
     def asks(self) -> tuple[Ask, ...]:
@@ -119,9 +125,13 @@ class Pairs:
         )
 
 
-def compile_pairs(problem: Problem) -> Pairs:
-    """Judge every cell and keep the eligible ones, with what keeps running leases where they are."""
-    from optimizer.bundles import bundled, standing  # they add to pairs what this file makes
+def compile_pairs(problem: Problem, before: Pairs | None = None) -> Pairs:
+    """Judge every cell and keep the eligible ones, with what keeps running leases where they are.
+
+    ``before`` are the pairs of a similar problem; what is the same there is not judged again.
+    """
+    from optimizer.bundles import bundled, standing  # these add to pairs what this file makes
+    from optimizer.memory import familiar, spliced
 
     problem = replace(
         problem,
@@ -129,7 +139,12 @@ def compile_pairs(problem: Problem) -> Pairs:
         asks=tuple(sorted(problem.asks, key=lambda ask: ask.id)),
     )
     market = Market(problem)
-    columns, stays = _judged(market, problem.asks)
+    places = familiar(before, market)
+    if before is None or places is None:
+        columns, stays = _judged(market, problem.asks)
+    else:
+        unknown = [problem.asks[at] for at in np.flatnonzero(places < 0)]
+        columns, stays = spliced(before, *_judged(market, unknown), places)
     keeps = {int(pair): seats(market, problem.asks[columns["ask"][pair]]) for pair in stays}
     pairs = assembled(problem, market, columns, {}, keeps, partial=False)
     if any(ask.split > 1 or (ask.running is not None and not alone(ask)) for ask in problem.asks):
@@ -146,19 +161,7 @@ def _judged(market: Market, asks: Sequence[Ask]) -> tuple[dict[str, Ints], Ints]
         parts.append(part)
         stays.append(staying + begins)
         begins += len(part["ask"])
-    # Columns that are one array in every slice (devices are units, mostly) stay one.
-    # One after the other, since memory that is given back is had again for nothing and new memory is not.
-    columns: dict[str, Ints] = {}
-    for name in NAMES:
-        if name in columns:
-            continue
-        alike = [other for other in NAMES if all(part.get(other) is part[name] for part in parts)]
-        whole = _joined([part[name] for part in parts])
-        for other in alike:
-            columns[other] = whole
-            for part in parts:
-                del part[other]
-    return columns, np.concatenate(stays)
+    return joined(parts, NAMES), np.concatenate(stays)
 
 
 def assembled(
@@ -245,30 +248,11 @@ def _part(market: Market, asks: Sequence[Ask], low: int) -> tuple[dict[str, Ints
         "until": np.broadcast_to(np.int64(1), row.shape) if one else those.until[row],
     }
     more = rows(market, asks) if choice is not None else None
-    if more is not None:
-        columns = _with_rows({**more, "ask": more["ask"] + low}, columns)
-    order = best_first(columns, market.aim)
-    ordered: dict[int, Ints] = {}
-    for each in columns.values():
-        if id(each) not in ordered:
-            ordered[id(each)] = _ordered(each, order)
     count = 0 if more is None else len(more["ask"])
-    stays = np.arange(count) if order is None else np.flatnonzero(order < count)
-    return {name: ordered[id(each)] for name, each in columns.items()}, stays
-
-
-def _with_rows(more: Mapping[str, Ints], columns: Mapping[str, Ints]) -> dict[str, Ints]:
-    """The columns with some rows before them; what is one number everywhere, or one array, stays so where it can."""
-    whole: dict[str, Ints] = {}
-    for name, each in columns.items():
-        same = next((old for old in whole if columns[old] is each and bool((more[old] == more[name]).all())), None)
-        if same is not None:
-            whole[name] = whole[same]
-        elif len(each) and each.strides == (0,) and bool((more[name] == each[0]).all()):
-            whole[name] = np.broadcast_to(each[0], (len(more[name]) + len(each),))
-        else:
-            whole[name] = np.concatenate((more[name], each))
-    return whole
+    if more is not None:
+        columns = after({**more, "ask": more["ask"] + low}, columns)
+    order = best_first(columns, market.aim)
+    return ordered(columns, order), np.arange(count) if order is None else np.flatnonzero(order < count)
 
 
 def _free(market: Market, those: Variants, row: Ints, group: Ints) -> Ints:
@@ -277,17 +261,3 @@ def _free(market: Market, those: Variants, row: Ints, group: Ints) -> Ints:
         return market.offered[:, 0][group]
     spans = list(zip(np.maximum(those.bucket, 0).tolist(), those.until.tolist(), strict=True))
     return market.gather("offered", spans, market.least_offered)[row, group]
-
-
-def _ordered(values: Ints, order: Ints | None) -> Ints:
-    return values if order is None or values.strides == (0,) else values[order]
-
-
-def _joined(parts: list[Ints]) -> Ints:
-    """One column of its slices; what is the same everywhere stays one number in memory."""
-    if not parts:
-        return np.zeros(0, dtype=np.int64)
-    filled = [part for part in parts if len(part)]
-    if filled and all(part.strides == (0,) for part in filled) and len({int(part[0]) for part in filled}) == 1:
-        return np.broadcast_to(filled[0][:1].copy()[0], (sum(len(part) for part in parts),))
-    return np.concatenate(parts)

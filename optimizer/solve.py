@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 from optimizer.check import violations
 from optimizer.effort import Effort, Stop, Watch
+from optimizer.memory import Memory
 from optimizer.problem import Ask, Group, OutOfRange, Problem
 from optimizer.reasons import placed, unplaced
 from optimizer.solution import Solution, Status
@@ -32,6 +33,7 @@ def solve(
     details: int = 2_000,
     unused: bool = True,
     previous: Solution | None = None,
+    memory: Memory | None = None,
     stop: Stop | None = None,
     watch: Watch | None = None,
     stopwatch: Callable[[], float] = time.monotonic,
@@ -43,8 +45,9 @@ def solve(
     trades that for speed. ``alternatives`` is how many other groups each placement tells about, ``details`` for how
     many refused requests it is worked out what would help; ``unused=False`` leaves out why free groups stay so.
     ``previous``, the solution of a similar problem, gives its placements (where they are still possible) and its prices
-    as a start. ``stop`` ends it early from another thread, with the best plan so far; ``watch`` hears of every step
-    forward, in the solving thread.
+    as a start; ``memory``, used for each of a line of similar problems, saves judging again what did not change.
+    ``stop`` ends it early from another thread, with the best plan so far; ``watch`` hears of every step forward, in the
+    solving thread.
 
     Raises ``OutOfRange`` for a time limit that is not a positive number.
     """
@@ -60,7 +63,9 @@ def solve(
         return 0.0 if stop.asked else time_limit_s - reserve - (stopwatch() - began)
 
     effort = Effort(seconds=0, deterministic=deterministic_limit, seed=seed, workers=workers, stop=stop)
-    stages = Stages(problem, left, effort, previous=previous, elapsed=lambda: stopwatch() - began, watch=watch)
+    stages = Stages(
+        problem, left, effort, previous=previous, memory=memory, elapsed=lambda: stopwatch() - began, watch=watch
+    )
     stages.run()
     pairs, search = stages.pairs, stages.search
     placements = placed(pairs, search.plan, alternatives)

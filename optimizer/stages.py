@@ -23,6 +23,7 @@ from optimizer.flow import flowed
 from optimizer.greedy import Plan, kept_up, plans, priced, spent, topped_up
 from optimizer.ledger import bind
 from optimizer.market import Floats
+from optimizer.memory import Memory
 from optimizer.pairs import Pairs, compile_pairs
 from optimizer.prices import SAMPLED, Prices, clear
 from optimizer.problem import Aim, Problem
@@ -53,6 +54,7 @@ class Stages:
         effort: Effort,
         *,
         previous: Solution | None,
+        memory: Memory | None,
         elapsed: Callable[[], float],
         watch: Watch | None,
     ) -> None:
@@ -62,7 +64,9 @@ class Stages:
         self._before = previous.prices if previous else {}
         self.reduced: Floats | None = None
         """Of each pair, its profit less what it uses at the prices; known where the aim is welfare."""
-        self._look(compile_pairs(problem))
+        self._look(compile_pairs(problem, memory.pairs if memory is not None else None))
+        if memory is not None:
+            memory.pairs = self.pairs
         self._search = Search(self.pairs, self.lines, {}, self.entitled, self._heard)
         self._search.plan = self._first_answer(previous)
         self._heard("greedy")
@@ -122,7 +126,8 @@ class Stages:
             }
             best, self.winner = kept_up(self.pairs, before), "previous"
         crowded = self.pairs.problem.aim is Aim.WELFARE and len(self.pairs) > SAMPLED
-        for name, plan in islice(plans(self.pairs, self.entitled), 1 if crowded else None):
+        orders = None if not crowded else 0 if best else 1
+        for name, plan in islice(plans(self.pairs, self.entitled), orders):
             if goals.better(self.lines, plan, best):
                 best, self.winner = plan, name
             if goals.undisputed(self.pairs, best) or self._left() <= 0:
