@@ -115,8 +115,7 @@ def topped_up(pairs: Pairs, plan: Plan) -> Plan:
 def spent(pairs: Pairs, plan: Plan) -> Ledger:
     """What a plan leaves."""
     ledger = Ledger(pairs)
-    for pair, seats in plan.items():
-        ledger.take_on(pair, seats)
+    ledger.take_all(plan)
     return ledger
 
 
@@ -142,6 +141,29 @@ def eased(pairs: Pairs, plan: Plan) -> Plan:
                     now[best] = ledger.take(best)
         if set(now) == before:
             break
+    return dict(sorted(now.items()))
+
+
+def returned(pairs: Pairs, plan: Plan, profit: Ints) -> Plan:
+    """The plan, and in it no lease that was moved for nothing: whose place is free still, and worth as much as the
+    new one once moving is paid."""
+    home = np.full(len(pairs.asks), -1, dtype=np.int64)
+    keeps, chosen = np.array(list(pairs.keeps), dtype=np.int64), np.array(list(plan), dtype=np.int64)
+    home[pairs.ask[keeps]] = keeps
+    before = home[pairs.ask[chosen]]
+    moved = (before >= 0) & (before != chosen) & (profit[before] >= profit[chosen])
+    away = list(zip(before[moved].tolist(), chosen[moved].tolist(), strict=True))
+    if not away:
+        return plan
+    ledger, now = spent(pairs, plan), dict(plan)
+    for old, new in away:
+        seats = now.pop(new)
+        ledger.give_back(new, seats)
+        if old in ledger.fitting(int(pairs.ask[old]), range(old, old + 1)):
+            now[old] = ledger.take(old)
+        else:
+            now[new] = seats
+            ledger.take_on(new, seats)
     return dict(sorted(now.items()))
 
 

@@ -100,14 +100,20 @@ class Group:
 
     def price_at(self, start_s: int) -> int:
         """µUSD per device-hour of a lease that starts then; it keeps that price to its end."""
+        if not self.prices:
+            return self.price_micros
         return next((price for from_s, price in reversed(self.prices) if from_s <= start_s), self.price_micros)
 
     def free_within(self, start_s: int, until_s: int) -> int:
         """Units free during all of a span, before anything of the problem is placed."""
+        if not self.later:
+            return self.count
         return least(self.count, ((each.at_s, each.units) for each in self.later), start_s, until_s)
 
     def node_within(self, node: int, start_s: int, until_s: int) -> int:
         """As ``free_within``, of one node."""
+        if not self.later:
+            return self.per_node[node]
         steps = ((each.at_s, each.units) for each in self.later if each.node == node)
         return least(self.per_node[node], steps, start_s, until_s)
 

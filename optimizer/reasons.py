@@ -9,10 +9,8 @@ without it.
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Mapping
-from fractions import Fraction
 
 import numpy as np
 
@@ -104,7 +102,7 @@ def _placement(
     groups = [pairs.groups[piece.group] for piece in pieces]
     hourly = sum(group.price_at(start) * piece.devices for group, piece in zip(groups, pieces, strict=True))
     fees = 0 if kept else sum(ask.transfer_micros.get(group.region, 0) for group in groups)
-    rate = Fraction(hourly, devices * workers) + Fraction(3600 * fees, devices * workers * seconds)
+    rate = -(-(hourly * seconds + 3600 * fees) // (devices * workers * seconds))
     seats = nodes.get(pair) or ((),) * len(pieces)
     return Placement(
         parts=tuple(
@@ -118,7 +116,7 @@ def _placement(
             )
             for group, piece, where in zip(groups, pieces, seats, strict=True)
         ),
-        price_micros=math.ceil(rate),
+        price_micros=rate,
         start_s=start,
         duration_s=seconds,
         form=form,
@@ -169,7 +167,7 @@ def unseated(pairs: Pairs, plan: Plan) -> list[int]:
     Only where a lease that must not be ended holds more than its group has, on nodes that nobody named: if it moves,
     its units come free and no node does.
     """
-    if not any(pair in pairs.keeps or pairs.asks[int(pairs.ask[pair])].running is not None for pair in plan):
+    if not pairs.must.any():
         return []
     nodes = _on_nodes(pairs, plan)
     return [

@@ -56,8 +56,9 @@ def solve(
     began = stopwatch()
     stop = stop or Stop()
 
-    # Reasons take time too, about so much of it; a plan nobody can explain in time is late.
-    reserve = min(time_limit_s / 3, min(len(problem.asks), details) * (2e-4 + len(problem.groups) * 5e-7))
+    # What comes after the last stage takes time too, about so much; a plan nobody can explain in time is late.
+    asks, groups, told = len(problem.asks), len(problem.groups), min(len(problem.asks), details)
+    reserve = min(time_limit_s / 2, asks * (4e-5 + 5e-9 * groups) + told * (5e-5 + 1.2e-7 * groups))
 
     def left() -> float:
         return 0.0 if stop.asked else time_limit_s - reserve - (stopwatch() - began)

@@ -20,7 +20,7 @@ from optimizer.bundles import afresh, extended
 from optimizer.cpsat import Model, joined
 from optimizer.effort import Effort, Progress, Watch
 from optimizer.flow import flowed
-from optimizer.greedy import Plan, kept_up, plans, priced, spent, topped_up
+from optimizer.greedy import Plan, kept_up, plans, priced, returned, spent, topped_up
 from optimizer.ledger import bind
 from optimizer.market import Floats
 from optimizer.memory import Memory
@@ -40,6 +40,8 @@ GUARANTEED = 20
 """Pairs of each request that the exact solver looks at where what is guaranteed does not fall into place by itself."""
 FLOWING = 3_000_000
 """Up to so many pairs a flow is worth its time."""
+A_PLAN = 1.5e-5
+"""Seconds for each request that a plan by prices takes: prices that nobody has time to act on are of no use."""
 AGAIN = 3
 """How often ways to split are made from what is left."""
 
@@ -92,6 +94,8 @@ class Stages:
                     self.search.price(self._left)
                 self.stage = self.search.run(self._left, self._effort)
                 self._split_again(lambda: self.search.run(self._left, self._effort))
+        if self.pairs.problem.aim is Aim.WELFARE and self.pairs.keeps:
+            self.search.plan = returned(self.pairs, self.search.plan, self.lines[-1].coefficient)
         self.search.top_up()
         if out := unseated(self.pairs, self.search.plan):
             self.search.plan = {pair: seats for pair, seats in self.search.plan.items() if pair not in out}
@@ -125,14 +129,22 @@ class Stages:
                 for name, each in previous.placements.items()
             }
             best, self.winner = kept_up(self.pairs, before), "previous"
-        crowded = self.pairs.problem.aim is Aim.WELFARE and len(self.pairs) > SAMPLED
-        orders = None if not crowded else 0 if best else 1
-        for name, plan in islice(plans(self.pairs, self.entitled), orders):
+        for name, plan in islice(plans(self.pairs, self.entitled), self._orders(previous)):
             if goals.better(self.lines, plan, best):
                 best, self.winner = plan, name
             if goals.undisputed(self.pairs, best) or self._left() <= 0:
                 break
         return best
+
+    def _orders(self, previous: Solution | None) -> int | None:
+        """How many greedy orders are worth their time (None: all), where prices will try more and better ones."""
+        if self.pairs.problem.aim is not Aim.WELFARE or len(self.pairs) <= EXACT:
+            return None
+        if previous is not None:
+            known = sum(ask.id in previous.placements for ask in self.pairs.asks)
+            if 2 * known > len(self.pairs.asks):
+                return 0
+        return 1 if len(self.pairs) > SAMPLED else None
 
     def _guarantee(self) -> None:
         """Where the greedy leaves out something that is guaranteed, the exact solver looks at the guaranteed alone."""
@@ -202,7 +214,11 @@ class Stages:
         if all(each.of(self.search.plan) == each.ceiling for each in first):
             forced |= self.entitled
         forced &= np.diff(pairs.start) > 0
-        found = clear(pairs, line.coefficient, left=self._left, before=self.prices or self._before, forced=forced)
+
+        def left() -> float:
+            return self._left() - A_PLAN * len(pairs.asks)
+
+        found = clear(pairs, line.coefficient, left=left, before=self.prices or self._before, forced=forced)
         self.prices, self.reduced = found.by_limit(), found.reduced
         self.search.prove(len(self.lines) - 1, found.whole_bound, Proof.PRICES)
         return found

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from fractions import Fraction
+from functools import lru_cache
 
 from optimizer.problem import MAX_MONEY, Ask, Confidential, Form, Group, Tier
 
@@ -32,12 +33,18 @@ def form_at(ask: Ask, rank: int) -> Form:
     """The form of that rank; where there is none, the ask's own."""
     if 1 <= rank <= len(ask.forms):
         return ask.forms[rank - 1]
-    return Form(matched=ask.matched, devices=ask.devices, workers=ask.workers)
+    return _whole(ask.devices, ask.workers)
+
+
+@lru_cache(maxsize=1024)
+def _whole(devices: int, workers: int) -> Form:
+    """An ask's own form: thousands have the same few. Which groups it takes is for ``form_of`` to say."""
+    return Form(devices=devices, workers=workers)
 
 
 def duration_of(ask: Ask, form: Form) -> int:
     """Seconds that the work takes in this form, rounded up."""
-    return max(1, up(ask.duration_s * 1000, form.speed_milli))
+    return ask.duration_s if form.speed_milli == 1000 else max(1, up(ask.duration_s * 1000, form.speed_milli))
 
 
 def units_of(form: Form, group: Group) -> int:

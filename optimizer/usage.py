@@ -214,9 +214,9 @@ class Limits:
             for name, weight in row.members.items():
                 if weight:
                     self.members.setdefault(market.index[name], []).append((at, weight))
-        self.budgets = [_places(ask.budgets, self.budget) for ask in problem.asks]
+        self.budgets = _places([ask.budgets for ask in problem.asks], self.budget)
         """By request, where its budgets stand."""
-        self.quotas = [_places(ask.quotas, self.quota) for ask in problem.asks]
+        self.quotas = _places([ask.quotas for ask in problem.asks], self.quota)
         """By request, where its quotas stand."""
 
     @property
@@ -357,8 +357,10 @@ def _allowances(limits: Limits, columns: Mapping[str, Ints]) -> Iterator[Layer]:
         yield mask, limit, columns["devices"]
 
 
-def _places(names: Sequence[str], at: Mapping[str, int]) -> list[int]:
-    return sorted({at[name] for name in names})
+def _places(lists: Sequence[tuple[str, ...]], at: Mapping[str, int]) -> list[list[int]]:
+    """Where the names of each list stand, each once; thousands of lists are the same few."""
+    known = {names: sorted({at[name] for name in names}) for names in set(lists)}
+    return [known[names] for names in lists]
 
 
 def _numbered(lists: Sequence[Sequence[int]]) -> Ints:
