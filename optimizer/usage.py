@@ -327,7 +327,8 @@ def _allowances(limits: Limits, columns: Mapping[str, Ints]) -> Iterator[Layer]:
     if market.buckets > 1 or any(window != (0, None) for window in windows):
         start = market.starts[columns["bucket"]]
         most = max((len(each.forms) for each in asks), default=0)
-        lasts = np.array([[lasting(each, min(form, len(each.forms))) for form in range(most + 1)] for each in asks])
+        seconds = [[lasting(each, min(form, len(each.forms))) for form in range(most + 1)] for each in asks]
+        lasts = np.array(seconds, dtype=np.int64).reshape(len(asks), most + 1)
         when = start, start + lasts[columns["ask"], columns["form"]]
     first = limits.cells + limits.shared
     for number, limit in enumerate(limits.budgets_of.T):

@@ -16,7 +16,7 @@ from optimizer.problem import Aim, BadProblem, Budget, CapacityRow, Held, Proble
 from optimizer.ranges import MAX_MONEY
 from optimizer.solution import Status
 from optimizer.welfare import _undominated
-from tests.optimizing import DOLLAR, answer, ask, group
+from tests.optimizing import DOLLAR, HOUR, answer, ask, group
 from tests.trying import best, reached
 
 YEARS = 10**8
@@ -177,3 +177,9 @@ def test_nobody_is_told_to_stop_that_has_ended() -> None:
     stop.now()
     assert done >= 1
     assert len(told) <= done + 1
+
+
+def test_nobody_asking_is_an_answer_whatever_limits_and_starts_there_are() -> None:
+    quota = Quota(id="q", remaining_devices=0, groups=frozenset({"g"}))
+    problem = Problem(groups=(group("g"),), asks=(), quotas=(quota,), starts=(0, HOUR))
+    assert answer(problem).status is Status.OPTIMAL
