@@ -158,7 +158,8 @@ class Feed:
             for topic in dict.fromkeys(topics(entry)):
                 if topic in self._waiting:
                     told.setdefault(topic, []).append(entry)
-        for topic, entries in told.items():
+        # People wait for their answer; agents have work to do after it.
+        for topic, entries in sorted(told.items(), key=lambda each: each[0] is None or each[0][0] != "tenant"):
             for wait in self._waiting.pop(topic):
                 if not wait.done():  # cancelled: nobody waits any more
                     wait.set_result((self.last, entries))

@@ -158,7 +158,7 @@ class Leases:
         """
         self._unit.change(_ADD, [_row(lease, rules) for lease, _ in new])
         devices = sorted((ref, lease.id, lease.fence) for lease, refs in new for ref in refs)
-        self._unit.change(
+        self._unit.change_plainly(
             _ADD_DEVICES,
             [{"ref": ref, "lease": lease_id, "fence": fence, "live": True} for ref, lease_id, fence in devices],
         )

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from sqlalchemy import Connection, CursorResult, Executable, func, insert, select
+from sqlalchemy import ClauseElement, Connection, CursorResult, Executable, func, insert, select
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from broker.domain.errors import AlreadyThere, DeviceTaken
@@ -71,6 +71,19 @@ class Unit:
             self._catch_up()
         return self._connection.execute(statement, values or {})
 
+    def change_plainly(self, statement: ClauseElement, rows: Sequence[Mapping[str, Any]]) -> None:
+        """As ``change``, for thousands of rows of what the driver takes as it is: a time or a JSON it may not."""
+        if not rows:
+            return
+        compiled = statement.compile(dialect=self._connection.dialect)
+        names = getattr(compiled, "positiontup", None)
+        values: Any = list(rows) if names is None else [tuple(map(row.__getitem__, names)) for row in rows]
+        self._changing()
+        try:
+            self._connection.exec_driver_sql(str(compiled), values)
+        except IntegrityError as error:
+            raise _refusal(error) from error
+
     def put_off(self, statement: Executable, row: Mapping[str, Any]) -> None:
         """Add a row, at the latest before the commit: many in one statement cost little more than one.
 
@@ -96,22 +109,22 @@ class Unit:
         self, statement: Executable, values: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None
     ) -> CursorResult[*tuple[Any, ...]]:
         """Change; a violated constraint becomes the refusal it stands for."""
-        if self._savepoints and not self.changed:
-            self._connection.exec_driver_sql("SAVEPOINT job")
-        self.changed = True
-        self._catch_up()
+        self._changing()
         try:
             return self._connection.execute(statement, values or {})
         except IntegrityError as error:
             raise _refusal(error) from error
 
-    @contextmanager
-    def attempt(self) -> Iterator[None]:
-        """A part of a job that may fail alone: what it changed is undone, and the exception goes on."""
+    def _changing(self) -> None:
         if self._savepoints and not self.changed:
             self._connection.exec_driver_sql("SAVEPOINT job")
         self.changed = True
         self._catch_up()
+
+    @contextmanager
+    def attempt(self) -> Iterator[None]:
+        """A part of a job that may fail alone: what it changed is undone, and the exception goes on."""
+        self._changing()
         mark = self._mark()
         self._connection.exec_driver_sql("SAVEPOINT attempt")
         self._attempts += 1
