@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+import threading
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +23,8 @@ from lendmesh.problems.plot import picture
 from lendmesh.problems.solving import Run
 from lendmesh.problems.usage import usage
 from optimizer.effort import Progress
+from optimizer.problem import Problem
+from optimizer.solution import Solution
 from optimizer.solve import solve
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -269,6 +272,32 @@ def test_a_solver_that_dies_is_told_in_one_line(tmp_path: Path, monkeypatch, cap
     file.write_text(PRIORITY)
     assert run(["solve", str(file)]) == 1
     assert capsys.readouterr().err == "lendmesh: the solver failed, which is a defect of ours: MemoryError: too much\n"
+
+
+def test_a_solver_that_hangs_is_left_behind_and_the_answer_says_so(tmp_path: Path, monkeypatch, capsys) -> None:
+    released = threading.Event()
+
+    def hangs(problem: Problem, **how: Any) -> Solution:
+        if not how["stop"].asked:
+            released.wait()
+        return solve(problem, **how)
+
+    monkeypatch.setattr("optimizer.solve.solve", hangs)
+    monkeypatch.setattr("lendmesh.problems.solving.PATIENCE_S", 0.2)
+    file = tmp_path / "problem.yaml"
+    file.write_text(PRIORITY)
+    try:
+        assert run(["solve", str(file), "--time", "0.1s"]) == 0
+        said = capsys.readouterr().out
+        assert run(["solve", str(file), "--time", "0.1s", "--out", "json"]) == 0
+        answer = json.loads(capsys.readouterr().out)
+    finally:
+        released.set()
+    assert "A stage was left out" in said
+    assert "did not end" in said
+    assert "did not end" in answer["stats"]["trouble"]
+    assert answer["placements"], "what needs no exact solver is done"
+    assert answer["stopped"] is False
 
 
 # -- pictures ---------------------------------------------------------------------------------------------------------

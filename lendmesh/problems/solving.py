@@ -1,10 +1,14 @@
-"""Solving in a thread of its own, so that a person sees how far it is and may end it: Ctrl-C gives the best so far."""
+"""Solving in a thread of its own, so that a person sees how far it is and may end it: Ctrl-C gives the best so far.
+
+A thread whose native code hangs cannot be ended. It is left behind, and what needs no exact solver is done again: a
+smaller answer, which says so.
+"""
 
 from __future__ import annotations
 
 import threading
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from rich.console import Console
 from rich.live import Live
@@ -17,6 +21,9 @@ from optimizer.solution import Solution
 
 LOOK_S = 0.1
 """So often it is looked whether the solver is done, and said how far it is."""
+PATIENCE_S = 60.0
+"""So long past its time, and once more after it was told to end, a solver is waited for: reasons and checks of the
+largest problems take some of it."""
 
 
 class SolverFailed(Exception):
@@ -41,18 +48,21 @@ def solved(problem: Problem, *, seconds: float, seed: int, workers: int, out: Co
     :raises SolverFailed: there is none.
     """
     task = _Task(problem, seconds=seconds, seed=seed, workers=workers)
-    thread = threading.Thread(target=task.run, name="solve", daemon=True)
     line = (
         Live(console=out, get_renderable=task.drawn, transient=True, refresh_per_second=8) if out.is_terminal else None
     )
     if line is not None:
         line.start()
-    thread.start()
+    task.start()
     try:
-        task.wait()
-    except KeyboardInterrupt:
-        task.stop()
-        task.wait()
+        try:
+            task.wait(seconds + PATIENCE_S)
+        except KeyboardInterrupt:
+            task.stop()
+        if not task.wait(0):
+            task.end()
+            if not task.wait(PATIENCE_S):
+                task = task.without_exact_solver()
     finally:
         if line is not None:
             line.stop()
@@ -73,6 +83,10 @@ class _Task:
         self.solution: Solution | None = None
         self.failure: BaseException | None = None
         self.stopped = False
+
+    def start(self) -> None:
+        """Begin, in a thread that nobody has to wait for."""
+        threading.Thread(target=self.run, name="solve", daemon=True).start()
 
     def run(self) -> None:
         """In the solving thread."""
@@ -97,15 +111,33 @@ class _Task:
         """In the solving thread."""
         self.steps.append(progress)
 
-    def wait(self) -> None:
-        """Until the plan is there."""
+    def wait(self, seconds: float) -> bool:
+        """Whether the plan is there within so many seconds."""
+        until = time.monotonic() + seconds
         while not self._done.wait(LOOK_S):
-            pass
+            if time.monotonic() >= until:
+                return False
+        return True
 
     def stop(self) -> None:
-        """End the solve soon."""
+        """End the solve soon, because somebody said so."""
         self.stopped = True
+        self.end()
+
+    def end(self) -> None:
+        """End the solve soon."""
         self._stop.now()
+
+    def without_exact_solver(self) -> _Task:
+        """A solve that is told to end before it begins: judged, in a greedy order, checked and explained."""
+        again = _Task(self._problem, seconds=self._seconds, seed=self._seed, workers=1)
+        again.stopped, again.steps = self.stopped, self.steps
+        again.end()
+        again.run()
+        if again.solution is not None:
+            trouble = f"the exact solver did not end {2 * PATIENCE_S:g} s after its time and was left behind"
+            again.solution = replace(again.solution, stats={**again.solution.stats, "trouble": trouble})
+        return again
 
     def drawn(self) -> Text:
         """One line for a screen."""

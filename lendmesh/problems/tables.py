@@ -192,6 +192,8 @@ def summary(problem: Problem, solution: Solution, *, stopped: bool) -> Text:
             f"; at most {percent(solution.gap)} from the best ({weakest(solution)}; bound by {_proof(solution)})"
         )
     line.append(f"; {solution.wall_s:.2f} s{', stopped' if stopped else ''}")
+    if trouble := solution.stats.get("trouble"):
+        line.append(f"\nA stage was left out, so this may be less than it could be: {trouble}", style="yellow")
     return line
 
 
