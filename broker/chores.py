@@ -25,7 +25,7 @@ _MAY_FIT_NOW = frozenset(
 )
 _RETRY_S = 0.05
 QUIET_S = 0.01
-GATHER_S = 0.15
+GATHER_S = 0.35
 """Requests seldom come alone: a round begins when none has come for so long, or so much after the first. One solve over
 many costs little more than one over few, and what follows a round (holds, credentials) competes with who is asking."""
 

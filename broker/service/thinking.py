@@ -38,7 +38,7 @@ T = TypeVar("T")
 _log = structlog.stdlib.get_logger(__name__)
 AT_ONCE = 20_000
 """Most requests in one solve; the others wait for the next round, the least urgent last."""
-THINK_S, THINK_MORE_S, MANY = 0.1, 0.15, 500
+THINK_S, THINK_MORE_S, MANY = 0.1, 0.1, 500
 """How long one solve may look for better plans, and how much longer about this many requests; the plan it has then is
 the answer. What few ask for is all but always settled within the first, and who asks next waits for it."""
 OVERDUE_S = 5.0
