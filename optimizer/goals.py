@@ -77,14 +77,16 @@ def _ending(ask: Ask) -> int:
 
 def _profit(pairs: Pairs) -> Ints:
     """What each pair is worth beyond what it costs, in proportion to what its tenant had lately."""
-    spent = pairs.cost + pairs.loss
     worth = np.array([(ask.value_micros or 0) + _ending(ask) for ask in pairs.asks], dtype=np.int64)
     if pairs.must.any():
         # These are in every plan, so that only differences between their pairs count; none may come out negative.
         dearest = np.zeros(len(pairs.asks), dtype=np.int64)
-        dearest[pairs.having] = np.maximum.reduceat(spent, pairs.start[pairs.having])
+        dearest[pairs.having] = np.maximum.reduceat(pairs.cost + pairs.loss, pairs.start[pairs.having])
         worth = np.where(pairs.must, np.maximum(worth, dearest), worth)
-    profit = worth[pairs.ask] - spent
+    profit: Ints = worth[pairs.ask]
+    profit -= pairs.cost
+    if pairs.loss.strides != (0,) or pairs.loss[:1].any():
+        profit -= pairs.loss
     history = {share.tenant: share.history_milli for share in pairs.problem.shares if share.history_milli > 1_000}
     if not history:
         return profit

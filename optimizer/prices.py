@@ -27,6 +27,7 @@ from scipy.sparse import csr_array
 from optimizer.market import Bools, Floats, Ints
 from optimizer.pairs import Pairs
 from optimizer.solution import Limit
+from optimizer.usage import BLOCK
 
 SMOOTH = (0.1, 0.7, 0.01, 0.001)
 """How far an ask spreads over pairs, as a share of its best profit: at first, what is kept of it from stage to stage,
@@ -121,9 +122,9 @@ class Clearing:
         matrix = self._matrix
         return csr_array((matrix.data**2, matrix.indices, matrix.indptr), shape=matrix.shape)
 
-    def reduced(self, prices: Floats) -> Floats:
-        """Profit of each pair less what it uses."""
-        worth = self._usage.times(prices) if self._matrix is None else self._matrix @ prices
+    def reduced(self, prices: Floats, into: Floats | None = None) -> Floats:
+        """Profit of each pair less what it uses; ``into`` an array that has served."""
+        worth = self._usage.times(prices, into) if self._matrix is None else self._matrix @ prices
         left: Floats = np.subtract(self.profit, worth, out=worth)
         return left
 
@@ -145,9 +146,17 @@ class Clearing:
             best[mine] = np.maximum(np.maximum.reduceat(rest, self.starts), self.floor[mine])
         return best
 
-    def bound(self, prices: Floats) -> tuple[float, Floats]:
-        """What no plan can pass, and reduced profits."""
-        rest = self.reduced(prices)
+    def near(self, rest: Floats, least: Floats) -> Ints:
+        """The pairs whose reduced profit is above what is said for their ask; a block at a time, for memory's sake."""
+        found = [
+            np.flatnonzero(rest[low : low + BLOCK] > least[self.ask[low : low + BLOCK]]) + low
+            for low in range(0, len(rest), BLOCK)
+        ]
+        return np.concatenate(found)
+
+    def bound(self, prices: Floats, into: Floats | None = None) -> tuple[float, Floats]:
+        """What no plan can pass, and reduced profits; ``into`` an array that has served."""
+        rest = self.reduced(prices, into)
         return float(prices @ self.most + self.margins(rest).sum()), rest
 
 
@@ -199,11 +208,11 @@ def _annealed(
     while done < rounds and left() > 0:
         heat[market.ask[market.starts]] = now_smooth * worth
         wide = NEAR[1] if now_smooth > NEAR[0] else NEAR[2]
-        near = np.flatnonzero(rest > (market.margins(rest) - wide * heat)[market.ask])
+        near = market.near(rest, market.margins(rest) - wide * heat)
         steps = int(np.clip(WORK // max(1, len(near)), *STEPS))
         _descend(market.restricted(near), course, heat, steps)
         done += steps
-        now, rest = market.bound(course.prices)
+        now, rest = market.bound(course.prices, rest)
         gained = bound - now
         if now < bound:
             bound, best = now, course.prices
@@ -212,7 +221,7 @@ def _annealed(
         if now_smooth <= least and gained < enough * abs(bound):
             break
         now_smooth = max(now_smooth * SMOOTH[1], least)
-    return best, bound, rest if course.prices is best else market.reduced(best), done
+    return best, bound, rest if course.prices is best else market.reduced(best, rest), done
 
 
 @dataclass

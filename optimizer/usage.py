@@ -69,8 +69,8 @@ class Usage(ABC):
         """Some pairs (indices, rising) × limits, compressed by rows (a SciPy sparse array)."""
 
     @abstractmethod
-    def times(self, prices: Floats) -> Floats:
-        """What all that each pair uses is worth at these prices of the limits."""
+    def times(self, prices: Floats, into: Floats | None = None) -> Floats:
+        """What all that each pair uses is worth at these prices of the limits; ``into`` an array that has served."""
 
     @abstractmethod
     def fits(self, which: slice, left: Floats) -> Bools:
@@ -92,7 +92,7 @@ class Sparse(Usage):
     def rows(self, which: Ints) -> Any:
         return self._matrix[which]
 
-    def times(self, prices: Floats) -> Floats:
+    def times(self, prices: Floats, into: Floats | None = None) -> Floats:
         worth: Floats = self._matrix @ prices
         return worth
 
@@ -137,14 +137,14 @@ class Plain(Usage):
             return csr_array((data.ravel(), indices.ravel(), ends), shape=shape)
         return csr_array((data[there], indices[there], ends), shape=shape)
 
-    def times(self, prices: Floats) -> Floats:
+    def times(self, prices: Floats, into: Floats | None = None) -> Floats:
         limits, (room, weight) = self._limits, self._limits.by_group
         padded = np.append(prices, 0.0)  # −1 is no limit, and no price
         group = prices[: self.cells] + (padded[room] * weight).sum(axis=1)
         money = padded[limits.budgets_of].sum(axis=1)
         device = padded[limits.quotas_of].sum(axis=1)
         by_ask = [(amount, price) for amount, price in ((self._cost, money), (self._devices, device)) if price.any()]
-        worth = np.empty(len(self._ask))
+        worth = np.empty(len(self._ask)) if into is None else into
         for low in range(0, len(worth), BLOCK):
             now = slice(low, low + BLOCK)
             part = worth[now]

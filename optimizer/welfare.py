@@ -25,7 +25,7 @@ from optimizer import goals
 from optimizer.cpsat import Model
 from optimizer.effort import Effort
 from optimizer.goals import Line
-from optimizer.greedy import Plan
+from optimizer.greedy import Plan, spent
 from optimizer.ledger import Ledger, Seats, bind
 from optimizer.market import Floats, Ints
 from optimizer.mixed import mixed
@@ -188,14 +188,9 @@ class Improvement:
 
     def _again(self, asks: Ints, ranked: Ranked, seconds: float, effort: Effort) -> bool:
         """Place these asks anew beside the others; whether that was better."""
-        out = set(asks.tolist())
-        ledger = Ledger(self.pairs)
-        own = {}
-        for pair, seats in self.plan.items():
-            if int(self.pairs.ask[pair]) in out:
-                own[pair] = seats
-            else:
-                ledger.take_on(pair, seats)
+        chosen = np.array(list(self.plan), dtype=np.int64)
+        own = {pair: self.plan[pair] for pair in chosen[np.isin(self.pairs.ask[chosen], asks)].tolist()}
+        ledger = spent(self.pairs, {pair: seats for pair, seats in self.plan.items() if pair not in own})
         choice = [pair for ask in asks.tolist() for pair in ranked.of(ask)]
         kept = np.array(sorted({*choice, *own}), dtype=np.int64)
         model = Model(self.pairs, kept, ledger)
@@ -272,9 +267,10 @@ class Improvement:
 def _ranked(pairs: Pairs, prices: Prices) -> Ranked:
     rest = prices.reduced
     margin, worth = prices.margins(), prices.market.margins(prices.market.profit)
-    near = rest >= (margin - 0.2 * worth)[pairs.ask]
-    near |= np.arange(len(pairs)) - pairs.start[pairs.ask] < BEST
-    order = np.flatnonzero(near)
+    good = np.zeros(len(pairs), dtype=np.bool_)
+    good[prices.market.near(rest, margin - 0.2 * worth)] = True
+    good[(pairs.start[:-1, None] + np.arange(BEST))[np.arange(BEST) < np.diff(pairs.start)[:, None]]] = True
+    order = np.flatnonzero(good)
     order = order[np.lexsort((-rest[order], pairs.ask[order]))]
     rank = np.arange(len(order)) - np.searchsorted(pairs.ask[order], pairs.ask[order])
     order, rank = order[rank < BEST], rank[rank < BEST]
@@ -284,8 +280,7 @@ def _ranked(pairs: Pairs, prices: Prices) -> Ranked:
 
 def _around(pairs: Pairs, prices: Prices, dice: np.random.Generator) -> Iterator[Ints]:
     """For ever: the asks around one limit that has a price, those nearest to indifference first."""
-    groups, buckets, asks = len(pairs.groups), pairs.market.buckets, pairs.asks
-    by_group = _members(pairs.group, pairs.ask, groups)
+    buckets, asks = pairs.market.buckets, pairs.asks
     margin = prices.margins()
     worth = np.maximum(prices.market.margins(prices.market.profit), 1.0)
     sharing = [asks for asks in _sharing(pairs) if len(asks) > 1]
@@ -294,16 +289,11 @@ def _around(pairs: Pairs, prices: Prices, dice: np.random.Generator) -> Iterator
         if sharing and dice.random() < 0.5:
             near = sharing[int(dice.integers(len(sharing)))]
         elif len(dear):
-            near = by_group[int(dear[dice.integers(len(dear))])]
+            near = pairs.ask[np.flatnonzero(pairs.group == dear[dice.integers(len(dear))])]
         else:
             near = np.arange(len(asks))
         doubt = margin[near] / worth[near] + dice.random(len(near)) * 0.5
         yield np.sort(near[np.argsort(doubt, kind="stable")[:AROUND]])
-
-
-def _members(key: Ints, value: Ints, size: int) -> list[Ints]:
-    order = np.argsort(key, kind="stable")
-    return np.split(value[order], np.searchsorted(key[order], np.arange(1, size)))
 
 
 def _sharing(pairs: Pairs) -> list[Ints]:
