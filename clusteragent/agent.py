@@ -157,7 +157,7 @@ class Agent:
             heartbeat=settings.heartbeat,
             debounce=settings.debounce,
             cooldown=settings.cooldown,
-            place=Place(region=settings.region, provider=settings.provider),
+            place=Place(region=settings.region, jurisdiction=settings.jurisdiction, provider=settings.provider),
         )
         hands = Hands(
             settings=settings,

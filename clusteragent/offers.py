@@ -136,6 +136,7 @@ def _sort_in(
     said = device.declared
     where = Place(
         region=spec.place.region or said.region or place.region,
+        jurisdiction=spec.place.jurisdiction or place.jurisdiction,
         zone=spec.place.zone or said.zone or place.zone,
         provider=spec.place.provider or said.provider or place.provider,
     )
@@ -250,7 +251,8 @@ def _name(policy: str, rule: LendingRule, device: DeviceState, place: Place, con
             rule.model_dump_json(exclude={"keep_back", "selector", "driver", "model"}),
             device.driver,
             device.kind,
-            place.model_dump_json(),
+            # What nobody says changes no name: offers made before it could be said keep theirs.
+            place.model_dump_json(exclude={"jurisdiction"} if place.jurisdiction is None else None),
             confidential.model_dump_json(),
             *(f"{name}={value}" for name, value in device.declared.attributes().items()),
         )

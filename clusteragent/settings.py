@@ -71,6 +71,8 @@ class Settings(BaseModel):
     """Calls to the API server at once, over all leases."""
     region: str | None = None
     """Where the cluster is, when neither policy nor node labels say so."""
+    jurisdiction: str | None = None
+    """Under whose law it is, when no policy says so."""
     provider: str | None = None
     log_level: str = "INFO"
     name_of_us: Annotated[str, Field(max_length=100)] = ""

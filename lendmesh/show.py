@@ -14,7 +14,7 @@ from rich.text import Text
 from broker.kit.durations import format_duration
 from broker.kit.money import from_micros
 from broker.wire.agents import ClusterView
-from broker.wire.devices import Kind
+from broker.wire.devices import Kind, Place
 from broker.wire.leases import LeaseBody, LeaseState, LeaseView
 from broker.wire.offers import OfferView
 from broker.wire.requests import RequestView
@@ -96,6 +96,11 @@ def kind_name(kind: Kind) -> str:
     return f"{kind.model} · {kind.partition}" if kind.partition else kind.model
 
 
+def where_it_is(place: Place) -> str:
+    """The region, and under whose law it is where its owner says so."""
+    return f"{place.region or '–'} ({place.jurisdiction})" if place.jurisdiction else place.region or "–"
+
+
 def offers(views: Sequence[OfferView], *, title: str | None = None) -> Grid:
     table = Grid(
         "OFFER",
@@ -121,7 +126,7 @@ def offers(views: Sequence[OfferView], *, title: str | None = None) -> Grid:
             str(offer.devices),
             str(offer.largest_node),
             money(offer.price.micros),
-            offer.place.region or "–",
+            where_it_is(offer.place),
             format_duration(offer.terms.max_duration),
             f"declared: {secret.tee}" if secret.declared else "–",
             Text("stale", style="red") if offer.stale else when(offer.valid_until),

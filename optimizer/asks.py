@@ -41,6 +41,7 @@ class Tier:
     clusters: frozenset[str] | None = None
     providers: frozenset[str] | None = None
     regions: frozenset[str] | None = None
+    jurisdictions: frozenset[str] | None = None
     groups: frozenset[str] | None = None
     """Group ids, for a selection the caller made by other means."""
 

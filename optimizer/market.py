@@ -207,6 +207,7 @@ class Market:
             for names, allowed in (
                 (self.clusters, tier.clusters),
                 (self.regions, tier.regions),
+                (self.jurisdictions, tier.jurisdictions),
                 (self.providers, tier.providers),
             ):
                 if allowed is not None:

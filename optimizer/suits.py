@@ -171,5 +171,6 @@ def _admits(tier: Tier, group: Group) -> bool:
         (tier.clusters is None or group.cluster in tier.clusters)
         and (tier.providers is None or group.provider in tier.providers)
         and (tier.regions is None or group.region in tier.regions)
+        and (tier.jurisdictions is None or group.jurisdiction in tier.jurisdictions)
         and (tier.groups is None or group.id in tier.groups)
     )

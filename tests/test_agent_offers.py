@@ -162,6 +162,13 @@ def test_devices_of_different_places_are_different_offers(gpus: Here) -> None:
     assert one.place.region == "moon"
 
 
+def test_an_offer_says_under_whose_law_its_devices_are(gpus: Here) -> None:
+    [silent], _ = gpus.offers({"idle": policy(H100)})
+    [said], _ = gpus.offers({"idle": policy(H100, place={"jurisdiction": "EU"})})
+    assert (silent.place.jurisdiction, said.place.jurisdiction) == (None, "EU")
+    assert silent.name != said.name
+
+
 def test_every_device_is_counted_once_and_what_is_not_offered_has_a_reason(gpus: Here) -> None:
     gpus.allocate("gpu.nvidia.com/n1/gpu-0")
     made, counts = gpus.offers(

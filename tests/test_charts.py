@@ -42,7 +42,13 @@ pytestmark = pytest.mark.controlplane
 
 EVERYTHING = {
     **AGENT,
-    "cluster": {"name": "b", "region": "eu-north-1", "provider": "onprem", "apiServerUrl": "https://b.example:6443"},
+    "cluster": {
+        "name": "b",
+        "region": "eu-north-1",
+        "jurisdiction": "EU",
+        "provider": "onprem",
+        "apiServerUrl": "https://b.example:6443",
+    },
     "broker": {
         "url": "https://broker.example:8443",
         "ca": {"pem": "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n"},
@@ -160,6 +166,7 @@ def test_the_agent_understands_the_environment_it_is_given(helm: Helm, values: O
     settings = Settings.from_env(given)
     assert (settings.cluster, settings.broker_url) == ("b", "https://broker.example:8443")
     assert settings.region == values["cluster"].get("region")
+    assert settings.jurisdiction == values["cluster"].get("jurisdiction")
     mounts = {one["mountPath"] for one in pod["containers"][0]["volumeMounts"]}
     for file in (settings.broker_ca_file, settings.join_token_file):
         assert file is None or str(file.parent) in mounts

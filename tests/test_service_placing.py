@@ -53,6 +53,7 @@ def why(view: RequestView) -> set[str]:
         ({"duration": "25h"}, "too-long"),
         ({"duration": "59s"}, "too-short"),
         ({"where": {"regions": ["us-east"]}}, "region"),
+        ({"where": {"jurisdictions": ["EU"]}}, "jurisdiction"),
         ({"where": {"clusters": ["c"]}}, "cluster"),
         ({"where": {"providers": ["someone"]}}, "provider"),
         ({"confidential": "require"}, "confidential"),
@@ -213,6 +214,34 @@ async def test_tiers_are_tried_in_order_each_under_its_own_cap(here: World) -> N
     first = await answer(here, price_cap=None, tiers=tiers)
     second = await answer(here, price_cap=None, tiers=tiers)
     assert [view.placement.tier for view in (first, second) if view.placement] == ["near", "far"]
+
+
+async def test_data_that_must_stay_under_one_law_goes_nowhere_else(here: World) -> None:
+    cheap = offer(devices("n1"), name="cheap", price="1.00", region="us-east", jurisdiction="US")
+    lawful = offer(devices("n2"), name="lawful", price="2.00", region="eu-west", jurisdiction="EU")
+    await pair(here, cheap, offer(devices("n3"), name="silent", price="1.50"), lawful)
+    names = {view.id: view.name for view in (await here.broker.offers(ADMIN)).items}
+    placed = await answer(here, where={"jurisdictions": ["EU", "CH"]})
+    assert placed.placement is not None
+    assert names[placed.placement.offer] == "lawful"
+    refused = await answer(here, where={"jurisdictions": ["CH"]})
+    assert refused.state is RequestState.REFUSED
+    assert "US" in [reason.change.get("jurisdiction") for reason in refused.reasons if reason.change]
+
+
+async def test_a_tier_and_a_policy_hold_to_the_law_they_name(here: World) -> None:
+    cheap = offer(devices("n1"), name="cheap", price="1.00", jurisdiction="US")
+    await pair(here, cheap, offer(devices("n2"), name="lawful", price="2.00", jurisdiction="EU"))
+    tiers = [
+        {"name": "home", "price_cap": {"amount": "5.00"}, "where": {"jurisdictions": ["EU"]}},
+        {"name": "away", "price_cap": {"amount": "5.00"}},
+    ]
+    first, second = [await answer(here, price_cap=None, tiers=tiers) for _ in range(2)]
+    assert [view.placement.tier for view in (first, second) if view.placement] == ["home", "away"]
+    await here.broker.put_burst_policy(
+        await here.user("team-a"), "a", "nights", policy(where={"jurisdictions": ["CH"]})
+    )
+    assert "jurisdiction" in why(await answer(here, policy="nights", where={"jurisdictions": ["EU", "US"]}))
 
 
 async def test_higher_priority_goes_first_whatever_came_first(here: World) -> None:
@@ -547,6 +576,7 @@ def shelf(unit: int = 1, **nodes: int) -> Shelf:
         max_duration_s=1,
         allowed_tenants=None,
         region="",
+        jurisdiction="",
         provider="",
         confidential=False,
         unit=unit,

@@ -50,6 +50,7 @@ class Limits:
     price_cap_micros: int | None = None
     clusters: frozenset[str] | None = None
     regions: frozenset[str] | None = None
+    jurisdictions: frozenset[str] | None = None
     providers: frozenset[str] | None = None
 
 
@@ -226,6 +227,7 @@ def _group(shelf: Shelf) -> Group:
         count=sum(units),
         unit=lot.unit,
         region=lot.region,
+        jurisdiction=lot.jurisdiction,
         provider=lot.provider,
         min_duration_s=min(lot.min_duration_s, MAX_DURATION),
         max_duration_s=min(lot.max_duration_s, MAX_DURATION),
@@ -250,6 +252,7 @@ def _ask(want: Want, stock: Stock) -> Ask:
         total_cap_micros=_most(want.total_cap_micros, MAX_MONEY),
         clusters=want.limits.clusters,
         regions=want.limits.regions,
+        jurisdictions=want.limits.jurisdictions,
         providers=want.limits.providers,
         confidential=Confidential(want.confidential),
         tiers=tuple(
@@ -259,6 +262,7 @@ def _ask(want: Want, stock: Stock) -> Ask:
                 clusters=tier.clusters,
                 providers=tier.providers,
                 regions=tier.regions,
+                jurisdictions=tier.jurisdictions,
                 groups=_affordable(tier, stock) if tier is not want.tiers[-1] else None,
             )
             for tier in want.tiers

@@ -28,6 +28,8 @@ class Lot:
     max_duration_s: int
     allowed_tenants: frozenset[str] | None
     region: str
+    jurisdiction: str
+    """Under whose law it is; empty where its owner says nothing."""
     provider: str
     confidential: bool
     """Declared, not proved."""

@@ -323,6 +323,7 @@ def lot_of(
         max_duration_s=offer.terms.max_duration,
         allowed_tenants=None if allowed is None else frozenset(allowed),
         region=offer.place.region or "",
+        jurisdiction=offer.place.jurisdiction or "",
         provider=offer.place.provider or "",
         confidential=offer.confidential.declared,
         unit=offer.unit,

@@ -91,6 +91,7 @@ def _tier(tier: Tier) -> Limits:
         price_cap_micros=limits.price_cap_micros,
         clusters=limits.clusters,
         regions=limits.regions,
+        jurisdictions=limits.jurisdictions,
         providers=limits.providers,
     )
 
@@ -100,6 +101,7 @@ def _limits(where: Where, cap: int | None) -> Limits:
         price_cap_micros=cap,
         clusters=_set(where.clusters),
         regions=_set(where.regions),
+        jurisdictions=_set(where.jurisdictions),
         providers=_set(where.providers),
     )
 
@@ -109,6 +111,7 @@ def _both(one: Limits, other: Limits) -> Limits:
         price_cap_micros=one.price_cap_micros,
         clusters=_meet(one.clusters, other.clusters),
         regions=_meet(one.regions, other.regions),
+        jurisdictions=_meet(one.jurisdictions, other.jurisdictions),
         providers=_meet(one.providers, other.providers),
     )
 

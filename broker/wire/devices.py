@@ -60,6 +60,8 @@ class Place(Inbound):
     """Where devices are, as the cluster's owner or its node labels declare it."""
 
     region: Label | None = None
+    jurisdiction: Label | None = None
+    """Under whose law they are: ``EU``, ``DE``, ``US-CA``; whatever the federation agrees to call it."""
     zone: Label | None = None
     provider: Label | None = None
 

@@ -56,6 +56,8 @@ class Where(Inbound):
     """Where the devices may be; an empty list allows everything."""
 
     regions: Annotated[tuple[Label, ...], Field(max_length=64)] = ()
+    jurisdictions: Annotated[tuple[Label, ...], Field(max_length=64)] = ()
+    """Under whose law; an offer that does not say so is in none."""
     providers: Annotated[tuple[Label, ...], Field(max_length=64)] = ()
     clusters: Annotated[tuple[Name, ...], Field(max_length=64)] = ()
 

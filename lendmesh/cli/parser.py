@@ -88,6 +88,9 @@ def _wish(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--price-cap", metavar="USD", help="the most to pay per device-hour, e.g. 2.80")
     parser.add_argument("--total-cap", metavar="USD", help="the most to pay for the whole")
     parser.add_argument("--region", action="append", metavar="R", help="an allowed region; may be repeated")
+    parser.add_argument(
+        "--jurisdiction", action="append", metavar="J", help="under whose law it may run (EU, DE); may be repeated"
+    )
     parser.add_argument("--provider", action="append", metavar="P", help="an allowed provider; may be repeated")
     parser.add_argument(
         "--from", dest="lenders", action="append", metavar="CLUSTER", help="an allowed lender; may be repeated"

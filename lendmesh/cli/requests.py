@@ -40,7 +40,12 @@ def wish(arguments: argparse.Namespace) -> CapacityRequest:
     for name in ("count", "workers", "selector", "driver", "same_node"):
         if given[name] is not None:
             devices[name] = given[name]
-    for name, option in (("regions", "region"), ("providers", "provider"), ("clusters", "lenders")):
+    for name, option in (
+        ("regions", "region"),
+        ("jurisdictions", "jurisdiction"),
+        ("providers", "provider"),
+        ("clusters", "lenders"),
+    ):
         if given[option] is not None:
             where[name] = given[option]
     for name in ("cluster", "duration", "confidential", "priority", "wait", "policy", *TIMES):

@@ -36,6 +36,8 @@ class Tier(Part):
     """Of these providers."""
     regions: Names | None = None
     """In these regions."""
+    jurisdictions: Names | None = None
+    """Under these laws."""
     offers: Names | None = None
     """These offers."""
 

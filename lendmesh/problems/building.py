@@ -167,6 +167,7 @@ def _ask(request: Request, document: Document, index: _Index) -> ask_for.Ask:
                 clusters=_set(tier.clusters),
                 providers=_set(tier.providers),
                 regions=_set(tier.regions),
+                jurisdictions=_set(tier.jurisdictions),
                 groups=_set(tier.offers),
             )
             for tier in request.tiers
