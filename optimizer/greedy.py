@@ -68,8 +68,8 @@ def kept_up(pairs: Pairs, wanted: Mapping[str, Whereabouts]) -> Plan:
     ledger.take_all(easy)
     plan |= easy
     for pair in sorted(again[careful].tolist(), key=lambda pair: pairs.asks[int(pairs.ask[pair])].created):
-        if pair in ledger.fitting(int(pairs.ask[pair]), range(pair, pair + 1)):
-            plan[pair] = ledger.take(pair)
+        if (seats := ledger.take_if_fits(pair)) is not None:
+            plan[pair] = seats
     return topped_up(pairs, plan)
 
 
@@ -159,8 +159,8 @@ def returned(pairs: Pairs, plan: Plan, profit: Ints) -> Plan:
     for old, new in away:
         seats = now.pop(new)
         ledger.give_back(new, seats)
-        if old in ledger.fitting(int(pairs.ask[old]), range(old, old + 1)):
-            now[old] = ledger.take(old)
+        if (free := ledger.take_if_fits(old)) is not None:
+            now[old] = free
         else:
             now[new] = seats
             ledger.take_on(new, seats)

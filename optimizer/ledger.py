@@ -203,6 +203,14 @@ class Ledger:
         self._move(pair, 1, seats)
         return seats
 
+    def take_if_fits(self, pair: int) -> Seats | None:
+        """As ``take`` where there is enough of everything; None, and nothing taken, where there is not."""
+        limits, amounts = self._pairs.usage.of(pair)
+        if (amounts > self.left[limits]).any() or (seats := self.seats(pair)) is None:
+            return None
+        self._move(pair, 1, seats)
+        return seats
+
     def take_all(self, plan: Mapping[int, Seats]) -> None:
         """Take a whole plan at once."""
         seated = {pair: seats for pair, seats in plan.items() if seats}

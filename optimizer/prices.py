@@ -41,6 +41,8 @@ ENOUGH = 1e-4
 NEAR = (0.03, 6, 10)
 """A pair is near where it is worth less than its request's best by no more than so many times the smoothing: above
 this much smoothing, and below. What is left out weighs little, but a request may have hundreds of such pairs."""
+PASSES = 6
+"""A first stage takes about as long as so many looks at all pairs; it is not begun where less time is left."""
 CAUTION = 3.0
 """Steps are so much shorter than the curvature says, since it changes on the way."""
 STEPS = (8, 32)
@@ -197,7 +199,9 @@ def _annealed(
 ) -> tuple[Floats, float, Floats, int]:
     """Stage after stage with less smoothing, from the first to the least: the best prices, their bound, reduced
     profits there, steps."""
+    before = left()
     bound, rest = market.bound(prices)
+    lasts = PASSES * (before - left())
     best, done = prices, 0
     if not len(market.starts):
         return best, bound, rest, 0
@@ -205,7 +209,7 @@ def _annealed(
     heat = np.zeros(len(market.floor))
     now_smooth, least = smooth
     course = _Course(prices)
-    while done < rounds and left() > 0:
+    while done < rounds and (before := left()) > lasts:
         heat[market.ask[market.starts]] = now_smooth * worth
         wide = NEAR[1] if now_smooth > NEAR[0] else NEAR[2]
         near = market.near(rest, market.margins(rest) - wide * heat)
@@ -213,6 +217,7 @@ def _annealed(
         _descend(market.restricted(near), course, heat, steps)
         done += steps
         now, rest = market.bound(course.prices, rest)
+        lasts = before - left()
         gained = bound - now
         if now < bound:
             bound, best = now, course.prices

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 
 from optimizer.check import violations
-from optimizer.effort import Effort, Stop, Watch
+from optimizer.effort import Effort, Stop, Watch, uncollected
 from optimizer.memory import Memory
 from optimizer.problem import Ask, Group, OutOfRange, Problem
 from optimizer.reasons import placed, unplaced
@@ -69,11 +69,12 @@ def solve(
     )
     stages.run()
     pairs, search = stages.pairs, stages.search
-    placements = placed(pairs, search.plan, alternatives)
-    if broken := violations(problem, placements):
-        raise BrokenPlan(" ".join(broken))
-    reached = search.goals()
-    refusals, idle = unplaced(pairs, search.plan, details, stages.reduced, unused=unused)
+    with uncollected():
+        placements = placed(pairs, search.plan, alternatives)
+        if broken := violations(problem, placements):
+            raise BrokenPlan(" ".join(broken))
+        reached = search.goals()
+        refusals, idle = unplaced(pairs, search.plan, details, stages.reduced, unused=unused)
     return Solution(
         status=Status.OPTIMAL if all(goal.gap == 0 for goal in reached) else Status.FEASIBLE,
         placements=placements,
