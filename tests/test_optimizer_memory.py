@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import random
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, reject, settings
 from hypothesis import strategies as st
 
 from optimizer import goals
@@ -17,10 +18,24 @@ from optimizer.check import violations
 from optimizer.greedy import returned
 from optimizer.memory import Memory, familiar
 from optimizer.pairs import NAMES, Pairs, compile_pairs
-from optimizer.problem import Aim, Ask, Budget, Problem
+from optimizer.problem import (
+    Aim,
+    Ask,
+    BadProblem,
+    Budget,
+    CapacityRow,
+    Confidential,
+    Form,
+    Group,
+    Later,
+    Problem,
+    Quota,
+    Share,
+    Tier,
+)
 from optimizer.solve import solve
 from tests.drawing import whole_problems
-from tests.optimizing import DOLLAR, ask, group
+from tests.optimizing import DOLLAR, HOUR, ask, group
 from tests.test_optimizer import crowd
 
 
@@ -66,6 +81,139 @@ def test_pairs_are_the_same_whatever_was_compiled_before(about: set[str], data: 
     problem = data.draw(whole_problems(about=about))
     before = compile_pairs(data.draw(changed(problem)))
     same(compile_pairs(problem, before), compile_pairs(problem))
+
+
+OTHERWISE: Mapping[type, Mapping[str, Sequence[object]]] = {
+    Ask: {
+        "id": ("another",),
+        "tenant": ("t", "u"),
+        "cluster": ("home", "c0"),
+        "devices": (1, 3),
+        "workers": (1, 2),
+        "duration_s": (1000, 5400),
+        "matched": (None, frozenset(), frozenset({"g0"})),
+        "forms": ((), (Form(devices=1),), (Form(devices=2, matched=frozenset({"g1"}), speed_milli=500),)),
+        "split": (1, 2),
+        "avoid": (frozenset(), frozenset({"g0"})),
+        "price_cap_micros": (None, 1_000_000),
+        "total_cap_micros": (None, 2_000_000),
+        "transfer_micros": ({}, {"eu": 500_000}),
+        "clusters": (None, frozenset({"c0"})),
+        "regions": (None, frozenset({"us"})),
+        "jurisdictions": (None, frozenset({"US"})),
+        "providers": (None, frozenset({"p"})),
+        "confidential": tuple(Confidential),
+        "uninterrupted": (False, True),
+        "restart_micros": (0, 7_000_000),
+        "tiers": ((), (Tier(groups=frozenset({"g1"})), Tier(regions=frozenset({"eu"}), price_cap_micros=1_600_000))),
+        "same_node": (False, True),
+        "not_before_s": (0, 1800, HOUR),
+        "start_by_s": (None, HOUR, 2 * HOUR),
+        "end_by_s": (None, 5000, 9000),
+        "delay_micros": (0, 900_000),
+        "running": (
+            None,
+            Running(held=(Held(group="g0"),)),
+            Running(held=(Held(group="g0"),), move_micros=1),
+            Running(held=(Held(group="g1"),), move_micros=5, end_micros=0),
+        ),
+        "budgets": ((), ("all",), ("next", "month")),
+        "quotas": ((), ("all",), ("some", "all")),
+        "priority": (0, 1),
+        "created": (0, 3),
+        "weight": (None, 3),
+        "value_micros": (0, 9_000_000),
+    },
+    Group: {
+        "id": ("g0 again",),
+        "cluster": ("c0", "home"),
+        "kind": ("a100",),
+        "price_micros": (0, 777_778, 4_000_000),
+        "count": (0, 3, 9),
+        "unit": (1, 2),
+        "region": ("eu", "us"),
+        "jurisdiction": ("", "EU", "US"),
+        "provider": ("", "p"),
+        "domain": ("", "d"),
+        "min_duration_s": (0, 2000),
+        "max_duration_s": (1800, 100_000),
+        "confidential": (False, True),
+        "interruptible": (False, True),
+        "reclaims": (0, 50_000),
+        "lender_tenant": ("", "t"),
+        "allowed_tenants": (None, frozenset(), frozenset({"u"})),
+        "per_node": ((), (2, 7), (9, 9)),
+        "later": ((), (Later(at_s=1800, units=2),), (Later(at_s=HOUR, units=1, node=0),)),
+        "prices": ((), ((HOUR, 3_000_000),)),
+    },
+    Budget: {
+        "id": ("all again",),
+        "remaining_micros": (0, 2 * DOLLAR, 90 * DOLLAR),
+        "from_s": (0, HOUR),
+        "until_s": (None, HOUR),
+    },
+    Quota: {
+        "id": ("all again",),
+        "remaining_devices": (0, 2, 50),
+        "groups": (None, frozenset({"g0"}), frozenset({"g1"})),
+        "from_s": (0, HOUR),
+        "until_s": (None, HOUR),
+    },
+    CapacityRow: {"id": ("kept again",), "limit": (0, 4, 90), "members": ({"g0": 1}, {"g1": 2})},
+    Share: {
+        "tenant": ("v",),
+        "guaranteed": (0, 4),
+        "weight": (1, 3),
+        "history_milli": (0, 2000),
+    },
+    Problem: {"aim": tuple(Aim), "starts": ((0,), (0, 1800), (0, HOUR))},
+}
+"""Values that each field of what a problem is made of may have instead."""
+IN: Mapping[str, type] = {
+    "asks": Ask,
+    "groups": Group,
+    "budgets": Budget,
+    "quotas": Quota,
+    "rows": CapacityRow,
+    "shares": Share,
+}
+FIELDS = [(kind, name) for kind, named in OTHERWISE.items() for name in named]
+
+
+def test_every_field_of_a_problem_is_among_those_that_are_changed() -> None:
+    for kind, named in OTHERWISE.items():
+        assert {*named, *(IN if kind is Problem else ())} == {each.name for each in fields(kind)}, kind
+
+
+def otherwise(data: st.DataObject, problem: Problem, kind: type, name: str) -> Problem:
+    """The problem with another value of this field, in one of the things that have it."""
+    value = data.draw(st.sampled_from(OTHERWISE[kind][name]))
+    if kind is Problem:
+        return replace(problem, **{name: value})  # type: ignore[arg-type]  # of the field's own table
+    where = next(at for at, each in IN.items() if each is kind)
+    those = list(getattr(problem, where))
+    if those:
+        at = data.draw(st.integers(0, len(those) - 1))
+        those[at] = replace(those[at], **{name: value})
+    return replace(problem, **{where: tuple(those)})  # type: ignore[arg-type]  # as above
+
+
+@pytest.mark.parametrize(("kind", "name"), FIELDS, ids=[f"{kind.__name__}.{name}" for kind, name in FIELDS])
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.filter_too_much])
+@given(data=st.data())
+def test_whatever_one_field_was_before_the_pairs_are_the_same(kind: type, name: str, data: st.DataObject) -> None:
+    """All three: the change, the change undone, and one more solve after both."""
+    about = {Budget: {"money", "starts"}, Quota: {"exposure", "starts"}, CapacityRow: {"rows"}}.get(kind, set())
+    drawn = data.draw(whole_problems(about=about))
+    problem = replace(drawn, asks=tuple(replace(each, split=1) if not each.running else each for each in drawn.asks))
+    try:
+        changed = otherwise(data, problem, kind, name)
+    except BadProblem:
+        reject()
+    memory = compile_pairs(problem)
+    for each in (changed, problem, changed):
+        memory = compile_pairs(each, memory)
+        same(memory, compile_pairs(each))
 
 
 def test_only_what_changed_is_judged_again(monkeypatch: pytest.MonkeyPatch) -> None:
