@@ -418,6 +418,23 @@ async def test_what_is_put_off_and_then_refused_fails_who_wanted_it_and_nobody_e
     assert (await store.write(lambda unit: answered(unit, "taken", "?"))) == "first"
 
 
+async def test_who_takes_a_refusal_of_what_others_put_off_for_its_own_does_not_hide_it(store: Store) -> None:
+    await store.write(lambda unit: answered(unit, "taken", "first"))
+
+    def blindly(unit: Unit) -> None:
+        unit.answers.keep("me", once("taken"), "second", now=NOW)
+
+    def forgiving(unit: Unit) -> str:
+        with suppress(Exception), unit.attempt():  # as a round of placing does with grants
+            logged(unit, "granted")
+        return "done"
+
+    jobs = (lambda unit: answered(unit, "new", "mine"), blindly, forgiving)
+    told = await asyncio.gather(*map(store.write, jobs), return_exceptions=True)
+    assert (told[0], type(told[1]), told[2]) == ("mine", AlreadyThere, "done")
+    assert (await store.write(lambda unit: answered(unit, "new", "?"))) == "mine"
+
+
 async def test_who_looks_finds_what_is_put_off(store: Store) -> None:
     def job(unit: Unit) -> tuple[list[str], list[str]]:
         settled(unit)

@@ -233,13 +233,13 @@ class Store:
                     if connection.invalidated or unit.spoilt(error):
                         raise
                     task.error = error
-                    if unit.misfit or (unit.changed and not savepoints):
+                    if unit.misfit is not None or (unit.changed and not savepoints):
                         transaction.rollback()
                         return None
             try:
                 unit.flush()
             except Exception as error:
-                if not unit.misfit:
+                if unit.misfit is None:
                     raise
                 batch[0].error = error  # of a batch of one; of others each is run again
                 transaction.rollback()

@@ -44,8 +44,8 @@ class Unit:
         self._later: dict[Executable, list[Mapping[str, Any]]] = {}
         """What is put off: rows to add, one statement for all of a kind."""
         self._attempts = 0
-        self.misfit = False
-        """Of what was put off something was refused; whose that was, only a run with savepoints tells."""
+        self.misfit: Exception | None = None
+        """The refusal of something that was put off; whose that was, only a run with savepoints tells."""
         self.changed = False
         """The job that runs, or ran last, changed something or tried to."""
         self.entries: list[Entry] = []
@@ -102,8 +102,9 @@ class Unit:
             try:
                 self._connection.execute(statement, rows)
             except Exception as error:
-                self.misfit = not self._connection.invalidated
-                raise (_refusal(error) if isinstance(error, IntegrityError) else error) from error
+                refused = _refusal(error) if isinstance(error, IntegrityError) else error
+                self.misfit = None if self._connection.invalidated else refused
+                raise refused from error
 
     def change(
         self, statement: Executable, values: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None
@@ -187,11 +188,13 @@ class Unit:
         Where the database itself said no to a job that had set no savepoint, PostgreSQL turns the coming commit into a
         rollback and doesn't call that an error: nobody of the batch may be told that theirs is durable.
         """
-        return isinstance(error, DBAPIError) and not (self.changed or self.misfit)
+        return isinstance(error, DBAPIError) and not self.changed and self.misfit is None
 
     def flush(self) -> None:
         """Write what was put off, and the log entries of the whole batch in one statement."""
         self._catch_up()
+        if self.misfit is not None:  # some job took it for a refusal of its own, and went on
+            raise self.misfit
         if self.entries:
             self._connection.execute(_ENTRY, [entry_row(entry) for entry in self.entries])
 
