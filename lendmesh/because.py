@@ -102,6 +102,8 @@ def _change(reason: Reason) -> str:
         return f"{value} devices more in quota {of}"
     if key == "workers":
         return f"{value} {'worker' if value == 1 else 'workers'} instead"
+    if key == "interruptible":
+        return "interruptible offers allowed"
     if value is False:
         return {"confidential": "confidential not required", "same_node": "several nodes allowed"}.get(
             key, reason.detail

@@ -140,7 +140,7 @@ class Ask:
     providers: frozenset[str] | None = None
     confidential: Confidential = Confidential.NONE
     uninterrupted: bool = False
-    """Groups whose lender may reclaim at any time are no answer."""
+    """Groups whose lender may reclaim it before it ends are no answer."""
     restart_micros: int = 0
     """What one reclaim costs its tenant; by a group's expected reclaims it counts beside the price, and is not paid."""
     tiers: tuple[Tier, ...] = ()

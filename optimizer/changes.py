@@ -240,10 +240,13 @@ class _Refused:
     def _other_durations(self) -> Iterator[Found]:
         """Shorter, as little as possible; then as long as some lender wants at the least."""
         market = self.pairs.market
-        bits = self.roomy & self.granted & self._spared(Why.TOO_LONG, Why.BUDGET, Why.TOTAL_CAP)
+        bits = self.roomy & self.granted & self._spared(Why.TOO_LONG, Why.INTERRUPTIBLE, Why.BUDGET, Why.TOTAL_CAP)
         some = np.flatnonzero(bits.any(axis=1))
         hourly = (self.price if len(self.price) == 1 else self.price[some]) * self.devices[some]
         longest = np.minimum(market.longest, _affordable(self._left(some), hourly, np.ones_like(self.duration[some])))
+        if Why.INTERRUPTIBLE in self.seen.bits:
+            alone = np.array([self.asks[at].uninterrupted for at in some.tolist()], dtype=np.bool_)[:, None]
+            longest = np.where(alone, np.minimum(longest, market.uninterrupted), longest)
         good = self.seen.among(bits[some]) & (longest < self.duration[some]) & (longest >= market.shortest)
         for at, ask, group, seconds in self._most(some, np.where(good, longest, 0)):
             yield self._try(at, group, Field.DURATION, seconds, replace(ask, duration_s=seconds))

@@ -32,7 +32,7 @@ _WHY = {
     Why.QUOTA: "the quota cannot hold its devices",
     Why.VALUE: "costs more than it is worth",
     Why.JURISDICTION: "jurisdiction not allowed",
-    Why.INTERRUPTIBLE: "its lender may reclaim at any time",
+    Why.INTERRUPTIBLE: "its lender may reclaim before the end",
     Why.WINDOW: "no start in its window lets it end in time",
     Why.PINNED: "a running lease that must not be moved is elsewhere",
 }

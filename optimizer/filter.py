@@ -216,9 +216,9 @@ def _wishes(market: Market, those: Variants) -> Iterator[tuple[Why, Bools]]:
     )
     yield from wish(
         Why.INTERRUPTIBLE,
-        [ask.uninterrupted for ask in each],
-        lambda refuses: ~market.interruptible if refuses else everyone,
-        False,
+        [seconds if ask.uninterrupted else 0 for ask, seconds in zip(each, those.duration.tolist(), strict=True)],
+        lambda seconds: market.uninterrupted >= seconds,
+        0,
     )
     yield from wish(Why.TIER, [ask.tiers for ask in each], lambda tiers: market.ranked(tiers)[0] >= 0, ())
     yield from wish(Why.PINNED, [_pinned_to(ask) for ask in each], market.named, None)
@@ -333,7 +333,7 @@ def _capacities(market: Market, those: Variants, row: Ints, group: Ints) -> Iter
     # Of a request that may be split, one worker must fit.
     least = np.where(column(ask.split for ask in asks) > 1, 1, those.workers)
     needed = _pieces(market, those, row, group) * least[row]
-    yield Why.COUNT, needed <= market.gather("free", spans, market.free)[row, group]
+    yield Why.COUNT, needed <= market.gather("takeable", spans, market.takeable)[row, group]
     if market.problem.rows:
         yield Why.SHARED, needed <= market.gather("shared", spans, market.shared)[row, group]
     one_node = np.array([ask.same_node for ask in asks], dtype=np.bool_)

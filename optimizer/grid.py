@@ -179,7 +179,7 @@ class Seen:
         # Of a request that may be split, one worker must fit.
         least = np.where(column(ask.split for ask in asks) > 1, 1, those.workers)[:, None]
         pieces = _pieces(market, those, self._row, self._group)
-        yield Why.COUNT, pieces * least <= market.gather("free", spans, market.free)
+        yield Why.COUNT, pieces * least <= market.gather("takeable", spans, market.takeable)
         if market.problem.rows:
             yield Why.SHARED, pieces * least <= market.gather("shared", spans, market.shared)
         one_node = np.flatnonzero([ask.same_node for ask in asks])

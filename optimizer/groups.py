@@ -49,8 +49,9 @@ class Group:
     max_duration_s: int = MAX_DURATION
     confidential: bool = False
     """The nodes declare a trusted execution environment and confidential GPU mode. Declared, not proved."""
-    interruptible: bool = False
-    """The lender may reclaim at any time (spot)."""
+    uninterrupted_s: int | None = None
+    """Seconds from its start for which a lease is surely left alone; after them the lender may reclaim it (0: at any
+    time, spot). None: never."""
     reclaims: int = 0
     """Expected reclaims of a lease in a million hours; read where an ask names what one costs it."""
     lender_tenant: str = ""
@@ -72,6 +73,8 @@ class Group:
         within(f"the devices of {name}", self.count * self.unit, 0, MAX_DEVICES)
         within(f"the shortest duration of {name}", self.min_duration_s, 0, MAX_DURATION)
         within(f"the longest duration of {name}", self.max_duration_s, 0, MAX_DURATION)
+        if self.uninterrupted_s is not None:
+            within(f"the time without reclaims of {name}", self.uninterrupted_s, 0, MAX_DURATION)
         within(f"the reclaims of {name}", self.reclaims, 0, HOURS * 1_000)
         for free in self.per_node:
             within(f"the free units of a node of {name}", free, 0, MAX_DEVICES)

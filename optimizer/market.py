@@ -62,7 +62,10 @@ class Market:
         self.shortest = column(group.min_duration_s for group in groups)
         self.longest = column(group.max_duration_s for group in groups)
         self.confidential = np.array([group.confidential for group in groups], dtype=np.bool_)
-        self.interruptible = np.array([group.interruptible for group in groups], dtype=np.bool_)
+        self.uninterrupted = column(
+            NO_CAP if group.uninterrupted_s is None else group.uninterrupted_s for group in groups
+        )
+        """Seconds for which a lease is surely left alone; ``NO_CAP`` where it is forever."""
         self.reclaims = column(group.reclaims for group in groups)
         self.clusters, self.regions, self.jurisdictions, self.providers = (
             Names([getattr(group, name) for group in groups])
@@ -118,6 +121,19 @@ class Market:
     def free(self, span: tuple[int, int]) -> Ints:
         """As ``room``, without looking at shared capacity."""
         return self._remember("free", span, lambda: self.count[:, span[0] : span[1]].min(axis=1))
+
+    def takeable(self, span: tuple[int, int]) -> Ints:
+        """As ``free``, for whoever gets nodes by name, as all do at one time: what a lease holds that must not be ended
+        beyond what its group's nodes have, on nodes that nobody named, is on no node for anybody else."""
+
+        def seated() -> Ints:
+            return np.minimum(
+                self.free(span), np.where(np.diff(self.first_node) > 0, self.held_by_nodes(), MAX_DEVICES)
+            )
+
+        if self.buckets > 1 or not len(self.nodes):
+            return self.free(span)
+        return self._remember("takeable", span, seated)
 
     def least_offered(self, span: tuple[int, int]) -> Ints:
         """As ``free``, of what is offered."""

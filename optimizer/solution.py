@@ -52,7 +52,7 @@ class Why(IntFlag):
     """It costs more than the request is worth (aim: welfare)."""
     JURISDICTION = 1 << 20
     INTERRUPTIBLE = 1 << 21
-    """Its lender may reclaim at any time, which the request refuses."""
+    """Its lender may reclaim before the request is over, which it refuses."""
     WINDOW = 1 << 22
     """No start lies in the request's window that lets it end by its deadline."""
     PINNED = 1 << 23

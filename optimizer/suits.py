@@ -115,10 +115,10 @@ def unsuitable(ask: Ask, group: Group, *, start_s: int = 0, form: Form | None = 
             yield f"{what} {value!r} is not allowed"
     if ask.confidential is Confidential.REQUIRE and not group.confidential:
         yield "it does not declare to be confidential"
-    if ask.uninterrupted and group.interruptible:
-        yield "its lender may reclaim it at any time"
     form = form or _form(ask, group)
     seconds = duration_of(ask, form)
+    if ask.uninterrupted and group.uninterrupted_s is not None and group.uninterrupted_s < seconds:
+        yield f"its lender may reclaim it after {group.uninterrupted_s} s"
     if not group.min_duration_s <= seconds <= group.max_duration_s:
         yield f"the lender does not lend for {seconds} s"
     yield from _untimely(ask, start_s, seconds)

@@ -107,7 +107,8 @@ def _group(draw: st.DrawFn, at: int, matters: Set[str], starts: tuple[int, ...])
         terms["confidential"] = draw(st.booleans())
         terms["max_duration_s"] = draw(st.sampled_from([1800, 100_000]))
     if matters & {"reclaims", "exposure"}:
-        terms["interruptible"] = spot = draw(st.booleans())
+        spot = draw(st.booleans())
+        terms["uninterrupted_s"] = draw(st.sampled_from([0, 1800, HOUR])) if spot else None
         terms["reclaims"] = draw(st.integers(1, 3)) * 33_333 if spot else 0
     if "prices" in matters and draw(st.booleans()):
         terms["prices"] = ((draw(st.sampled_from([1800, HOUR, 7000])), draw(st.integers(0, 4)) * 555_555),)

@@ -136,6 +136,7 @@ def problems(draw: st.DrawFn, most_asks: int = 5, most_groups: int = 4) -> Probl
                 region=draw(st.sampled_from(["eu", "us"])),
                 max_duration_s=draw(st.sampled_from([1800, 100_000])),
                 confidential=draw(st.booleans()),
+                uninterrupted_s=draw(st.sampled_from([None, None, 0, 1800])),
                 per_node=nodes,
             )
         )
@@ -153,6 +154,7 @@ def problems(draw: st.DrawFn, most_asks: int = 5, most_groups: int = 4) -> Probl
             total_cap_micros=draw(st.sampled_from([None, None, 9_000_000])),
             transfer_micros=draw(st.sampled_from([{}, {}, {"us": 500_000}])),
             confidential=draw(st.sampled_from(list(Confidential))),
+            uninterrupted=draw(st.sampled_from([False, False, True])),
             same_node=draw(st.booleans()),
             budgets=draw(few),
             quotas=draw(st.sampled_from([(), ("q",)])),

@@ -8,6 +8,7 @@ import ssl
 import stat
 from contextlib import asynccontextmanager
 from io import BytesIO
+from typing import Any
 
 import aiohttp
 import pytest
@@ -66,16 +67,16 @@ async def until(events: Events, condition) -> dict:
                 return found
 
 
-async def lent(broker: World, *, agents_at: World | None = None):
+async def lent(broker: World, *, agents_at: World | None = None, terms: Any = None, body: Any = None):
     """A lease that is active: (borrower's person, lender's agent, borrower's agent, lease)."""
     person = await broker.person("blue", READ, REQUEST)
     borrower = await (agents_at or broker).agent("team-a", tenant="blue")
     lender = await (agents_at or broker).agent("team-b", tenant="green")
     for agent in (borrower, lender):
         await agent.is_ready()
-    await lender.says("/v1/agent/advert", lender.advert(12))
+    await lender.says("/v1/agent/advert", lender.advert(12, terms=terms))
     async with watching(person, "/v1/requests/watch") as requests:
-        asked = await person.post("/v1/requests", EIGHT)
+        asked = await person.post("/v1/requests", body or EIGHT)
         placed = await until(requests, lambda view: view["id"] == asked["id"] and view["state"] != "Open")
         assert placed["state"] == "Placed", placed
     async with watching(lender, "/v1/agent/watch?after=0") as orders:

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from broker.domain.access import READ, REQUEST
+from broker.domain.access import LEND, READ, REQUEST
 from tests.api_world import Agent, Caller, World, settings, world
-from tests.test_api import until, watching
+from tests.test_api import lent, until, watching
 
 PLAIN: dict[str, Any] = {
     "cluster": "team-a",
@@ -105,6 +105,65 @@ async def test_a_deadline_that_cannot_be_kept_is_refused_with_the_one_that_could
     assert answer.is_problem(422)
     assert "It could with finish_by" in answer.json["detail"]
     assert re.search(r"or with a duration of 19m5\ds at most", answer.json["detail"])
+
+
+# --- uninterrupted ----------------------------------------------------------------------------------------------------
+
+
+def helping(view: dict[str, Any]) -> dict[str, Any]:
+    """What would help: one field of the request → to what."""
+    changes = [each["change"] for each in view["reasons"] if each["reason"] == "would-fit"]
+    return {
+        key: change[key] for change in changes for key in change if key in ("price_cap", "duration", "interruptible")
+    }
+
+
+async def test_who_must_not_be_interrupted_gets_only_what_is_surely_left_alone(broker: World) -> None:
+    terms = {"max_duration": "24h", "minimum_runtime": "30m", "reclaim_notice": "5m"}
+    person, _ = await both(broker, terms=terms)
+    asked = {**PLAIN, "interruptible": False}
+    refused = await person.post("/v1/quotes", asked)
+    assert refused["placement"] is None
+    assert [each["reason"] for each in refused["reasons"] if each["offers"]] == ["interruptible"]
+    assert helping(refused) == {"interruptible": True, "duration": "30m"}
+    for change in helping(refused).items():
+        assert (await person.post("/v1/quotes", {**asked, **dict([change])}))["placement"] is not None
+    assert (await person.post("/v1/quotes", PLAIN))["placement"] is not None, "left out, it may be interrupted"
+
+
+async def test_a_notice_as_long_as_the_lease_leaves_it_alone_too(broker: World) -> None:
+    person, _ = await both(broker, terms={"max_duration": "24h", "minimum_runtime": "0s", "reclaim_notice": "1h"})
+    assert (await person.post("/v1/quotes", {**PLAIN, "interruptible": False}))["placement"] is not None
+    longer = await person.post("/v1/quotes", {**PLAIN, "interruptible": False, "duration": "3601s"})
+    assert longer["placement"] is None
+
+
+async def test_a_lender_that_reclaims_what_it_said_it_leaves_alone_gets_it_at_its_end(broker: World) -> None:
+    terms = {"max_duration": "24h", "minimum_runtime": "1h", "reclaim_notice": "5m"}
+    person, lender, _, lease = await lent(broker, terms=terms, body={**PLAIN, "interruptible": False})
+    owner = await broker.person("green", READ, LEND)
+    after = await owner.post(f"/v1/leases/{lease['id']}/reclaim", {"reason": "our own work"})
+    (wanted,) = (await lender.get("/v1/agent/desired"))["leases"]
+    assert (after["state"], after["expires_at"]) == ("Active", lease["expires_at"])
+    assert datetime.fromisoformat(wanted["drain_from"]) >= datetime.fromisoformat(lease["expires_at"])
+    assert (await person.get(f"/v1/requests/{lease['request']}"))["request"]["interruptible"] is False
+
+
+async def test_a_burst_policy_that_refuses_interruption_refuses_it_for_all_its_requests(broker: World) -> None:
+    person, _ = await both(broker)
+    spec = {"tiers": [{"name": "any", "price_cap": {"amount": "9.00"}}], "interruptible": False}
+    answer = await person.call("PUT", "/v1/burst-policies/team-a/nights", spec)
+    assert answer.status in (200, 201), answer.text
+    asked = {key: value for key, value in PLAIN.items() if key != "price_cap"} | {"policy": "nights"}
+    refused = await person.post("/v1/quotes", asked)
+    assert refused["placement"] is None
+    assert "interruptible" in [each["reason"] for each in refused["reasons"]]
+
+
+async def test_interruptible_is_yes_or_no(broker: World) -> None:
+    person, _ = await both(broker)
+    (said,) = await wrong(person, interruptible="spot")
+    assert said == "/interruptible: must be true or false"
 
 
 async def test_a_request_begins_by_itself_when_its_time_comes(broker: World) -> None:

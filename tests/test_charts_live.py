@@ -306,6 +306,10 @@ GOOD: list[tuple[Kind, Obj]] = [
             "finishBy": "2026-12-02T00:00:00.5Z",
         },
     ),
+    (
+        CAPACITY_REQUESTS,
+        {"devices": {"count": 8}, "duration": "1h", "priceCap": {"amount": "3"}, "interruptible": False},
+    ),
     (CAPACITY_REQUESTS, {"devices": {"count": 8, "workers": 128}, "duration": "1h", "priceCap": {"amount": "3"}}),
 ]
 BAD: list[tuple[Kind, str, Obj]] = [

@@ -229,6 +229,14 @@ def test_a_gang_is_asked_for_by_its_workers_and_shows_their_nodes(say: Say, brok
     assert "--workers: should be greater than or equal to 1" in say("quote", *WHOLE, "--workers", "0").err
 
 
+def test_who_must_not_be_interrupted_says_so_and_hears_what_would_help(say: Say, broker: Context) -> None:
+    long = ["--duration", "23h", "--uninterrupted"]
+    said = say("quote", *WHOLE, *long)
+    assert said.code == 1
+    assert re.search(r"^  interruptible offers allowed → \w+", said.out, re.M)
+    assert "its lender may reclaim before the end" in said.out
+
+
 def test_a_quote_holds_nothing(say: Say, broker: Context) -> None:
     before = say("offers", "-o", "json").json
     said = say("quote", *WHOLE)

@@ -114,10 +114,10 @@ def wish(**wishes: object) -> Problem:
     Case("confidential", PROBLEM, ONE, wish(confidential=Confidential.REQUIRE), "does not declare to be confidential"),
     Case(
         "uninterrupted",
-        with_g(interruptible=True),
+        with_g(uninterrupted_s=0),
         ONE,
-        with_ask(with_g(interruptible=True), replace(S, uninterrupted=True)),
-        "may reclaim it at any time",
+        with_ask(with_g(uninterrupted_s=0), replace(S, uninterrupted=True)),
+        "may reclaim it after 0 s",
     ),
     Case("some tier", PROBLEM, ONE, wish(tiers=(Tier(groups=frozenset()),)), "no tier admits"),
     Case("tier's cap", PROBLEM, ONE, wish(tiers=(Tier(price_cap_micros=5),)), "tier's cap of 5"),

@@ -294,13 +294,34 @@ def test_a_budget_pays_in_its_window_only() -> None:
 
 
 def test_the_risk_of_a_reclaim_counts_and_is_not_paid() -> None:
-    groups = (group("spot", reclaims=250_000, interruptible=True), group("firm", price_micros=DOLLAR + 1))
+    groups = (group("spot", reclaims=250_000, uninterrupted_s=0), group("firm", price_micros=DOLLAR + 1))
     for restart, where in ((0, "spot"), (12, "spot"), (20, "firm")):
         placement = proved(Problem(groups=groups, asks=(ask("r", 4, restart_micros=restart),))).placements["r"]
         assert placement.group == where
         assert placement.loss_micros == (restart // 4 if where == "spot" else 0)
     refused = proved(Problem(groups=groups[:1], asks=(ask("r", 4, uninterrupted=True),))).unplaced["r"]
     assert refused.removed == {Why.INTERRUPTIBLE: 1}
+
+
+def test_who_must_not_be_interrupted_goes_where_a_lease_is_left_alone_for_all_of_its_duration() -> None:
+    groups = (
+        group("spot", uninterrupted_s=0),
+        group("hour", price_micros=2 * DOLLAR, uninterrupted_s=HOUR),
+        group("firm", price_micros=9 * DOLLAR),
+    )
+    for seconds, where in ((HOUR, "hour"), (HOUR + 1, "firm")):
+        asks = (ask("r", duration_s=seconds, uninterrupted=True), ask("s", duration_s=seconds))
+        assert at(proved(Problem(groups=groups, asks=asks))) == {"r": [where], "s": ["spot"]}
+
+
+def test_a_lease_is_left_alone_for_long_enough_as_fast_as_its_form_is() -> None:
+    slow = Form(matched=frozenset({"old"}), devices=4, speed_milli=500)
+    fast = Form(matched=frozenset({"new"}), devices=4, speed_milli=2_000)
+    groups = (group("old", uninterrupted_s=2 * HOUR - 1), group("new", price_micros=9 * DOLLAR, uninterrupted_s=1800))
+    wanted = ask("r", 4, matched=frozenset(), forms=(slow, fast), uninterrupted=True)
+    placed = proved(Problem(groups=groups, asks=(wanted,)))
+    assert at(placed) == {"r": ["new"]}
+    assert placed.placements["r"].removed == {Why.INTERRUPTIBLE: 1}
 
 
 def test_a_jurisdiction_that_is_not_allowed_or_not_known_is_no_answer() -> None:
@@ -315,6 +336,14 @@ def test_what_must_not_move_says_so_of_every_other_group() -> None:
     problem = Problem(groups=(group("g", 0), group("h")), asks=(ask("r", 4, running=held),))
     refused = proved(problem).unplaced["r"]
     assert refused.removed[Why.PINNED] == 1
+
+
+def test_what_a_lease_holds_beyond_its_nodes_is_nobody_elses_when_it_moves() -> None:
+    """A node was lost: nobody can be put on it, whoever leaves."""
+    groups = (group("lost", 0, price_micros=2 * DOLLAR, per_node=(0,)), group("g", 1, per_node=(1,)))
+    runs = ask("runs", 1, running=Running(held=(Held(group="lost"),), move_micros=0))
+    solution = proved(Problem(groups=groups, asks=(runs, ask("r", 1))))
+    assert at(solution) == {"runs": ["lost"], "r": ["g"]}
 
 
 def test_a_guarantee_is_served_before_any_priority() -> None:

@@ -48,6 +48,8 @@ def applied(problem: Problem, name: str, change: Change) -> Problem:
             return with_ask(problem, replace(old, clusters=(old.clusters or frozenset()) | {to}))
         case Field.CONFIDENTIAL:
             return with_ask(problem, replace(old, confidential=Confidential.NONE))
+        case Field.UNINTERRUPTED:
+            return with_ask(problem, replace(old, uninterrupted=False))
         case Field.SAME_NODE:
             return with_ask(problem, replace(old, same_node=False))
         case Field.BUDGET:
@@ -127,6 +129,8 @@ def test_reasons_counted_by_tables_of_bits_are_those_of_each_cell(problem: Probl
         ({"provider": "p"}, {"providers": frozenset()}, Field.PROVIDER, "p"),
         ({}, {"clusters": frozenset({"x"})}, Field.CLUSTER, "c-g"),
         ({}, {"confidential": Confidential.REQUIRE}, Field.CONFIDENTIAL, False),
+        ({"uninterrupted_s": 600}, {"uninterrupted": True}, Field.UNINTERRUPTED, False),
+        ({"uninterrupted_s": 600}, {"uninterrupted": True}, Field.DURATION, 600),
         ({"per_node": (4, 4)}, {"devices": 6, "same_node": True}, Field.SAME_NODE, False),
         ({"per_node": (4, 4)}, {"devices": 6, "same_node": True}, Field.DEVICES, 4),
         ({}, {"devices": 8, "budgets": ("b",)}, Field.BUDGET, 3 * DOLLAR),

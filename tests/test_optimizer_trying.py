@@ -171,7 +171,7 @@ def test_next_months_budget_pays_for_next_month() -> None:
 
 
 def test_the_risk_of_a_reclaim_counts_like_money() -> None:
-    groups = (group("spot", reclaims=250_000, interruptible=True), group("firm", price_micros=DOLLAR + 1))
+    groups = (group("spot", reclaims=250_000, uninterrupted_s=0), group("firm", price_micros=DOLLAR + 1))
     problem = Problem(groups=groups, asks=(ask("r", 4, restart_micros=12),))
     # 3 µUSD against 4 that the other costs more; then 5 against 4.
     assert ids(problem) == {"r": ["spot"]}

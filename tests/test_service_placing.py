@@ -574,6 +574,7 @@ def shelf(unit: int = 1, **nodes: int) -> Shelf:
         price_micros=1,
         min_duration_s=0,
         max_duration_s=1,
+        uninterrupted_s=0,
         allowed_tenants=None,
         region="",
         jurisdiction="",

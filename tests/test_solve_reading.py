@@ -147,7 +147,8 @@ def test_lines_are_those_on_which_things_begin() -> None:
 def test_an_offer_says_everything_that_a_group_can_be() -> None:
     read_as = problem(
         offer="device: h100, price: 2.4, nodes: {8: 2, 4: 1}, unit: 2, region: eu, jurisdiction: de, provider: p, "
-        "domain: rack-1, spot: true, reclaims: 12.5, confidential: true, min_duration: 1m, max_duration: 7d, "
+        "domain: rack-1, spot: true, uninterrupted: 30m, reclaims: 12.5, confidential: true, "
+        "min_duration: 1m, max_duration: 7d, "
         "lender: l, tenants: [t, u], later: [{in: 2h, units: +8, node: 2}, {in: 3h, units: -8, node: 0}], "
         'prices: [{from: 6h, price: "1.80"}]'
     )
@@ -166,7 +167,7 @@ def test_an_offer_says_everything_that_a_group_can_be() -> None:
             min_duration_s=60,
             max_duration_s=7 * 86_400,
             confidential=True,
-            interruptible=True,
+            uninterrupted_s=1800,
             reclaims=12_500,
             lender_tenant="l",
             allowed_tenants=frozenset({"t", "u"}),
@@ -344,6 +345,7 @@ def test_bringing_data_costs_what_the_table_says(table: str, costs: dict[str, in
         (document(offer="count: 9, nodes: [4, 4]"), "its count is 9, but its nodes have only 8 units"),
         (document(offer="nodes: {8: x}"), "write [8, 8, 4], or {8: 12} for twelve nodes"),
         (document(offer="nodes: {1: 99999999}"), "there are more than 1000000 nodes"),
+        (document(offer="uninterrupted: 1h"), "says `uninterrupted`, but not `spot: true`"),
         (document(offer="min_duration: 2h, max_duration: 1h"), "its longest duration, 1h, is below its shortest, 2h"),
         (document(offer="later: [{in: 1h, units: -9}]"), "takes more than the offer has: -1 units would be left"),
         (document(offer="nodes: [8], later: [{in: 1h, units: 1}]"), "names no node of the offer; write `node:`"),

@@ -70,6 +70,8 @@ class Want:
     tiers: tuple[Limits, ...] = ()
     total_cap_micros: int | None = None
     confidential: str = "none"
+    uninterrupted: bool = False
+    """Only where the lender surely leaves it alone to its end."""
     same_node: bool = False
     priority: int = 0
     matched: frozenset[str] | None = None
@@ -232,6 +234,7 @@ def _group(shelf: Shelf) -> Group:
         min_duration_s=min(lot.min_duration_s, MAX_DURATION),
         max_duration_s=min(lot.max_duration_s, MAX_DURATION),
         confidential=lot.confidential,
+        uninterrupted_s=min(lot.uninterrupted_s, MAX_DURATION),
         lender_tenant=lot.tenant,
         allowed_tenants=lot.allowed_tenants,
         per_node=units,
@@ -255,6 +258,7 @@ def _ask(want: Want, stock: Stock) -> Ask:
         jurisdictions=want.limits.jurisdictions,
         providers=want.limits.providers,
         confidential=Confidential(want.confidential),
+        uninterrupted=want.uninterrupted,
         tiers=tuple(
             Tier(
                 name=tier.name,

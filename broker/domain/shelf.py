@@ -26,6 +26,8 @@ class Lot:
     """µUSD per device-hour."""
     min_duration_s: int
     max_duration_s: int
+    uninterrupted_s: int
+    """For so long from its start a lease is surely left alone, by the lender's terms."""
     allowed_tenants: frozenset[str] | None
     region: str
     jurisdiction: str

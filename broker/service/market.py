@@ -321,6 +321,7 @@ def lot_of(
         price_micros=offer.price.micros,
         min_duration_s=offer.terms.min_duration,
         max_duration_s=offer.terms.max_duration,
+        uninterrupted_s=offer.terms.uninterrupted,
         allowed_tenants=None if allowed is None else frozenset(allowed),
         region=offer.place.region or "",
         jurisdiction=offer.place.jurisdiction or "",

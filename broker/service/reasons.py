@@ -19,6 +19,8 @@ from optimizer.explain import sentence
 from optimizer.solution import Binding, Change, Field, Limit, Lost, Refusal, Why
 
 NOT_YET, WINDOW = "not-yet", "window"
+_FIELDS = {Field.UNINTERRUPTED: "interruptible"}
+"""Named otherwise in a request."""
 _MONEY = {Field.PRICE_CAP, Field.TOTAL_CAP, Field.TIER_CAP, Field.BUDGET}
 
 
@@ -156,6 +158,8 @@ def _changed(change: Change, workers: int) -> str:
         return f"{change.to} devices for each of its {workers} workers instead"
     if change.field is Field.WORKERS:
         return f"{change.to} {'worker' if change.to == 1 else 'workers'} instead of {workers}"
+    if change.field is Field.UNINTERRUPTED:
+        return "interruptible offers allowed"
     if change.field is Field.DURATION:
         return f"a duration of {format_duration(int(change.to))} instead"
     return sentence(change)
@@ -167,8 +171,10 @@ def _change(change: Change, shown: Mapping[str, Shown], workers: int) -> dict[st
         value = str(from_micros(change.to))
     elif change.field is Field.DURATION:
         value = format_duration(int(change.to))
+    elif change.field is Field.UNINTERRUPTED:
+        value = True
     data: dict[str, object] = {
-        change.field.value.replace(" ", "_"): value,
+        _FIELDS.get(change.field, change.field.value.replace(" ", "_")): value,
         "offer": change.group,
         "cost": str(from_micros(change.cost_micros)),
     }

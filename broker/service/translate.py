@@ -42,11 +42,12 @@ def want(
     """The request as the placing sees it; where a burst policy pays, its limits hold beside the request's own."""
     tiers = body.tiers if spec is None else spec.tiers
     limits = _limits(body.where, body.price_cap.micros if body.price_cap else None)
-    confidential = body.confidential
+    confidential, interruptible = body.confidential, body.interruptible
     budget = None
     if spec is not None:
         limits = _both(limits, _limits(spec.where, None))
         confidential = max(confidential, spec.confidential, key=_CONFIDENTIAL.index)
+        interruptible = interruptible and spec.interruptible
         if request.policy is not None and spec.budget is not None:
             budget = budget_id(request.cluster, request.policy)
     return Want(
@@ -61,6 +62,7 @@ def want(
         tiers=tuple(_tier(tier) for tier in tiers),
         total_cap_micros=body.total_cap.amount if body.total_cap else None,
         confidential=confidential,
+        uninterrupted=not interruptible,
         same_node=body.devices.same_node,
         priority=body.priority,
         matched=matched,

@@ -30,6 +30,8 @@ class BurstPolicySpec(Inbound):
     """Per calendar month (UTC), reserved at worst case; a hard stop."""
     max_duration: Duration = 86_400
     confidential: Literal["none", "prefer", "require"] = "none"
+    interruptible: bool = True
+    """False: only offers that are surely left to the borrower for the whole duration."""
     return_home: bool = True
     """Give the lease back as soon as the pod it was made for is gone or runs at home."""
     suspended: bool = False

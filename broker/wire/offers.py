@@ -24,6 +24,11 @@ class Terms(Inbound):
     allowed_borrowers: Annotated[tuple[Name, ...], Field(max_length=256)] | None = None
     """Tenants that may borrow; None: everybody in the federation."""
 
+    @property
+    def uninterrupted(self) -> int:
+        """Seconds from its start for which a lease is surely left alone: a notice can't begin before it."""
+        return max(self.minimum_runtime, self.reclaim_notice)
+
 
 class AdvertisedOffer(Inbound):
     """Free devices of one kind, under one price and one set of terms."""

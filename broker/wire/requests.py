@@ -93,6 +93,9 @@ class CapacityRequest(Inbound):
     where: Where = Where()
     confidential: Literal["none", "prefer", "require"] = "none"
     """Confidential computing as the lender's nodes declare it (declared, not proved)."""
+    interruptible: bool = True
+    """Whether offers will do that may be taken back before the duration is over (their ``minimum_runtime`` and
+    ``reclaim_notice`` are both shorter)."""
     priority: Annotated[int, Field(ge=-1_000, le=1_000, strict=True)] = 0
     tiers: Annotated[tuple[Tier, ...], Field(max_length=8)] = ()
     not_before: Time | None = None

@@ -98,6 +98,13 @@ def _wish(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--confidential", choices=("none", "prefer", "require"), help="confidential computing, as declared"
     )
+    parser.add_argument(
+        "--uninterrupted",
+        dest="interruptible",
+        action="store_false",
+        default=None,
+        help="only offers that the lender can't take back before the duration is over",
+    )
     parser.add_argument("--priority", type=int, metavar="N", help="higher goes first (0)")
     parser.add_argument(
         "--wait", metavar="10m", help="keep trying this long when nothing fits at once (0s: answer now)"

@@ -48,7 +48,7 @@ def wish(arguments: argparse.Namespace) -> CapacityRequest:
     ):
         if given[option] is not None:
             where[name] = given[option]
-    for name in ("cluster", "duration", "confidential", "priority", "wait", "policy", *TIMES):
+    for name in ("cluster", "duration", "confidential", "interruptible", "priority", "wait", "policy", *TIMES):
         if given[name] is not None:
             body[name] = given[name]
     for name in ("price_cap", "total_cap"):

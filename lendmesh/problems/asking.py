@@ -147,7 +147,7 @@ class Request(Part):
     ] = "none"
     """Whether it needs a confidential offer; `true` is `require`."""
     spot: Flag = True
-    """Whether offers will do whose lender may reclaim at any time."""
+    """Whether offers will do whose lender may reclaim before it ends."""
     restart_cost: Dollars = 0
     """What one reclaim costs its tenant; counts beside the price, and is not paid."""
     price_cap: Price | None = None

@@ -120,7 +120,7 @@ def _group(offer: Offer) -> ask_for.Group:
         min_duration_s=offer.min_duration,
         max_duration_s=MAX_DURATION if offer.max_duration is None else offer.max_duration,
         confidential=offer.confidential,
-        interruptible=offer.spot,
+        uninterrupted_s=(offer.uninterrupted or 0) if offer.spot else None,
         reclaims=offer.reclaims,
         lender_tenant=offer.lender,
         allowed_tenants=_set(offer.tenants),

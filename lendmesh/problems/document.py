@@ -45,7 +45,7 @@ class Only(Part):
     offers: Names | None = None
     """These."""
     spot: Flag | None = None
-    """Those whose lender may reclaim at any time, or (`false`) the others."""
+    """Those whose lender may reclaim, or (`false`) the others."""
     device: Names | None = None
     """Of these kinds."""
     cluster: Names | None = None

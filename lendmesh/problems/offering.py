@@ -82,7 +82,9 @@ class Offer(Part):
     domain: Name = ""
     """Rack or NVLink domain; devices of two domains are two offers."""
     spot: Flag = False
-    """The lender may reclaim at any time."""
+    """The lender may reclaim."""
+    uninterrupted: Span | None = None
+    """With `spot`: for how long a lease is surely left alone first; left out: no time."""
     reclaims: Milli = 0
     """Expected reclaims of a lease per 1,000 hours; counts for requests that name a `restart_cost`."""
     confidential: Flag = False
@@ -110,6 +112,10 @@ class Offer(Part):
         if self.max_duration is not None and self.max_duration < self.min_duration:
             shortest, longest = format_duration(self.min_duration), format_duration(self.max_duration)
             raise ValueError(f"its longest duration, {longest}, is below its shortest, {shortest}")
+        if self.uninterrupted is not None and not self.spot:
+            raise ValueError(
+                "says `uninterrupted`, but not `spot: true`; only what may be reclaimed is left alone first"
+            )
         return self
 
     @property
