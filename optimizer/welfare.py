@@ -35,11 +35,17 @@ from optimizer.prices import Prices
 from optimizer.solution import Proof
 
 WHOLE = 15_000
-"""So many pairs the exact solver handles well at once."""
-CORE = 6_000
+"""So many pairs the exact solver handles well at once …"""
+WORTH_S = 1e-4
+"""… where it has so many seconds for each."""
+LAST = 0.3
+"""Share of the time of somebody in a hurry that is left to neighbourhoods, whatever else there is to do."""
+CORE = 12_000
 """Up to so many best pairs are solved together before neighbourhoods are tried."""
-FIRST = 4
-"""Pairs of each ask in that core."""
+FIRST = (2, 4)
+"""Pairs of each ask in such a core: few lead to most of the gain, and soon; more only where there is patience."""
+HURRIED, UNHURRIED = 0.5, 0.1
+"""Share of the time that a core gets."""
 KNAPSACK = 1.0
 """Deterministic seconds for one tenant's knapsack; its bound counts also where it is cut short."""
 MIXED = 120_000
@@ -110,21 +116,22 @@ class Improvement:
         if self.proved or left() <= 0:
             return "prices"
         ranked = _ranked(self.pairs, self.prices)
-        total, stage = left(), "core"
-        core = self._core(ranked)
-        if len(core) <= CORE:
-            self._exact(core, replace(effort, seconds=total * 0.3), whole=False)
-        else:
-            stage = "neighbourhoods"
-            patient = effort.deterministic is None and total > PATIENT
-            self._neighbourhoods(ranked, lambda: left() - (0.6 if patient else 0.5) * total, effort)
+        total, stage = left(), "neighbourhoods"
+        patient = effort.deterministic is None and total > PATIENT
+        # Where budgets bind, each request's best few pairs rarely add up to what is left of them: a core says little.
+        money = bool(np.any(self.prices.vector[self.pairs.usage.hard :] > 0))
+        for first in FIRST if patient else () if money else FIRST[:1]:
+            core = self._core(ranked, first)
+            if len(core) <= CORE and not self.proved and left() > 0:
+                self._exact(core, replace(effort, seconds=total * (UNHURRIED if patient else HURRIED)), whole=False)
+                stage = "core"
         if not self.proved and effort.deterministic is None and left() > PATIENT:
             self._mixed(left() * 0.75, effort)
-        if not self.proved and left() > 0 and len(kept := self._open()) <= WHOLE:
+        if not self.proved and left() > 0 and len(kept := self._open()) <= min(WHOLE, left() / WORTH_S):
             self._exact(kept, replace(effort, seconds=left() * 0.7), whole=True)
             stage = "exact"
         if not self.proved and left() > 0:
-            self._knapsacks(left, effort)
+            self._knapsacks(lambda: left() - (0 if patient else LAST * total), effort)
             stage = "knapsacks"
         if not self.proved and left() > 0:
             self._neighbourhoods(ranked, left, effort)
@@ -134,9 +141,9 @@ class Improvement:
         if (bound := max(bound, self.value)) < self.bound:
             self.bound, self.proof = bound, proof
 
-    def _core(self, ranked: Ranked) -> Ints:
-        """The few best pairs of each ask, and the plan's own."""
-        return np.union1d(ranked.order[ranked.rank < FIRST], np.array(sorted(self.plan), dtype=np.int64))
+    def _core(self, ranked: Ranked, first: int) -> Ints:
+        """The ``first`` best pairs of each ask, and the plan's own."""
+        return np.union1d(ranked.order[ranked.rank < first], np.array(sorted(self.plan), dtype=np.int64))
 
     def _open(self) -> Ints:
         """Pairs that a better plan than this one could hold."""
@@ -225,6 +232,8 @@ class Improvement:
         total = float(earned[:hard].sum())
         parts = [(asks, float(earned[self._limits(asks)].sum() + margins[asks].sum())) for asks in _sharing(pairs)]
         known = sum(part for _, part in parts)
+        # Where nothing shared has a price, there is nothing that a knapsack would know better.
+        parts = [(asks, part) for asks, part in parts if earned[self._limits(asks)].any()]
         # A split way mixes whole ones, and a mixture can fill a budget that no whole one does.
         parts = [(asks, part) for asks, part in parts if not pairs.splits[asks].any()]
         for asks, part in sorted(parts, key=lambda each: -each[1]):
