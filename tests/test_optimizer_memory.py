@@ -138,7 +138,7 @@ OTHERWISE: Mapping[type, Mapping[str, Sequence[object]]] = {
         "min_duration_s": (0, 2000),
         "max_duration_s": (1800, 100_000),
         "confidential": (False, True),
-        "interruptible": (False, True),
+        "uninterrupted_s": (None, 0, 1800, 9000),
         "reclaims": (0, 50_000),
         "lender_tenant": ("", "t"),
         "allowed_tenants": (None, frozenset(), frozenset({"u"})),
