@@ -70,8 +70,8 @@ def _wrong(limits: Limits, ask: Ask, placement: Placement) -> Iterator[str]:
         problems = _uprooted(limits, ask, groups, placement)
     else:
         problems = _misplaced(limits, ask, groups, placement)
-    where = " and ".join(repr(group.id) for group in groups)
     for what in problems:
+        where = " and ".join(repr(group.id) for group in groups)
         yield f"Request {ask.id!r} on group {where}: {what}."
 
 

@@ -12,16 +12,16 @@ from itertools import islice
 
 import numpy as np
 
+from optimizer.columns import BLOCK
 from optimizer.ledger import Ledger, Seats
 from optimizer.market import Bools, Ints
 from optimizer.pairs import Pairs
 from optimizer.prices import Prices
 from optimizer.problem import Aim
+from optimizer.solution import Placement
 
 Plan = Mapping[int, Seats]
 """Chosen pair → where its workers sit, if they want nodes."""
-Whereabouts = tuple[frozenset[tuple[str, int]], int]
-"""(group, workers) of each part, and the start in seconds."""
 
 
 def fill(pairs: Pairs, order: Iterable[int]) -> Plan:
@@ -53,7 +53,7 @@ def priced(pairs: Pairs, prices: Prices, entitled: Bools) -> Iterator[Plan]:
         yield plan
 
 
-def kept_up(pairs: Pairs, wanted: Mapping[str, Whereabouts]) -> Plan:
+def kept_up(pairs: Pairs, wanted: Mapping[str, Placement]) -> Plan:
     """What is still possible of an earlier plan, by the ids of its requests; and every request that fits beside it."""
     ledger, plan = _staying(pairs)
     again = _again(pairs, wanted)
@@ -73,25 +73,33 @@ def kept_up(pairs: Pairs, wanted: Mapping[str, Whereabouts]) -> Plan:
     return topped_up(pairs, plan)
 
 
-def _again(pairs: Pairs, wanted: Mapping[str, Whereabouts]) -> Ints:
+def _again(pairs: Pairs, wanted: Mapping[str, Placement]) -> Ints:
     """The pairs that are where an earlier plan had their requests, rising; leases that must stay are left out."""
     asks, names = pairs.asks, pairs.market.ids
     group, start = np.full(len(asks), -1, dtype=np.int64), np.zeros(len(asks), dtype=np.int64)
     for at, ask in enumerate(asks):
-        if ask.id in wanted and not pairs.must[at]:
-            parts, start[at] = wanted[ask.id]
-            if len(parts) == 1:
-                group[at] = pairs.market.index.get(next(iter(parts))[0], -1)
-    alone = np.flatnonzero(pairs.group == group[pairs.ask])
+        was = wanted.get(ask.id)
+        if was is not None and not pairs.must[at]:
+            start[at] = was.start_s
+            if len(was.parts) == 1:
+                group[at] = pairs.market.index.get(was.group, -1)
+    alone = np.concatenate(
+        [
+            np.flatnonzero(pairs.group[low : low + BLOCK] == group[pairs.ask[low : low + BLOCK]]) + low
+            for low in range(0, max(1, len(pairs)), BLOCK)
+        ]
+    )
     alone = alone[pairs.market.starts[pairs.bucket[alone]] == start[pairs.ask[alone]]]
     varied = np.array([bool(ask.forms) or ask.split > 1 for ask in asks], dtype=np.bool_)
     plain = ~varied[pairs.ask[alone]]
 
     def meant(pair: int) -> bool:
         ask = int(pairs.ask[pair])
-        parts = frozenset((names[piece.group], piece.workers) for piece in pairs.pieces(pair))
-        where = parts, int(pairs.market.starts[pairs.bucket[pair]])
-        return not pairs.must[ask] and wanted.get(asks[ask].id) == where
+        was = wanted.get(asks[ask].id)
+        if was is None or pairs.must[ask] or was.start_s != pairs.market.starts[pairs.bucket[pair]]:
+            return False
+        here = {(names[piece.group], piece.workers) for piece in pairs.pieces(pair)}
+        return here == {(part.group, part.workers) for part in was.parts}
 
     unsure = {*alone[~plain].tolist(), *pairs.several}
     same = np.array(sorted([*alone[plain].tolist(), *filter(meant, unsure)]), dtype=np.int64)

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from optimizer.columns import Columns, copied
-from optimizer.market import Ints, Market
+from optimizer.columns import SPARE, Columns, copied, numbered, renewed
+from optimizer.market import Floats, Ints, Market
 from optimizer.pairs import Pairs
 from optimizer.problem import Ask
 from optimizer.staying import alone
@@ -21,9 +21,22 @@ from optimizer.staying import alone
 @dataclass
 class Memory:
     """For one line of similar problems, solved one after the other. It holds the last one's pairs: at 20,000 requests
-    and 2,000 groups half a gigabyte."""
+    and 2,000 groups half a gigabyte. Each solve takes that memory over, since new memory is what takes time."""
 
     pairs: Pairs | None = None
+    worn: Floats | None = None
+    """An array of about as many numbers as there are pairs; nobody reads it any more."""
+
+    def taken(self) -> Pairs | None:
+        """The last one's pairs, for good."""
+        pairs, self.pairs = self.pairs, None
+        return pairs
+
+    def lent(self, length: int) -> Floats:
+        """So many numbers of whatever value, until the next solve."""
+        if self.worn is None or len(self.worn) < length:
+            self.worn = np.empty(length + length // SPARE)
+        return self.worn[:length]
 
 
 def familiar(before: Pairs | None, market: Market) -> Ints | None:
@@ -44,10 +57,11 @@ def familiar(before: Pairs | None, market: Market) -> Ints | None:
     return places if (places >= 0).any() else None
 
 
-def spliced(before: Pairs, fresh: Columns, stays: Ints, places: Ints) -> tuple[dict[str, Ints], Ints]:
+def spliced(before: Pairs, fresh: Columns, stays: Ints, places: Ints, *, spend: bool) -> tuple[dict[str, Ints], Ints]:
     """The columns of all requests, and which of their pairs leave a lease where it is.
 
     ``fresh`` and ``stays`` are the same of those requests alone that have no place, which are counted from 0.
+    ``spend``: nobody needs the pairs of before any more.
     """
     new = places < 0
     begins = np.searchsorted(fresh["ask"], np.arange(int(new.sum()) + 1))
@@ -59,14 +73,13 @@ def spliced(before: Pairs, fresh: Columns, stays: Ints, places: Ints) -> tuple[d
     first = np.flatnonzero(np.diff(new, prepend=~new[0]) | (np.diff(number, prepend=-2) != 1))
     last = np.append(first[1:], len(places)) - 1
     runs = list(zip(new[first].astype(int).tolist(), low[first].tolist(), high[last].tolist(), strict=True))
-    columns = copied((before.columns, fresh), runs) | {"ask": np.repeat(np.arange(len(places)), high - low)}
     begin = np.cumsum(high - low) - (high - low)
     now = np.full(len(before.asks), -1, dtype=np.int64)
     now[places[~new]] = np.flatnonzero(~new)
     kept = np.array(list(before.keeps), dtype=np.int64)
     kept = kept[now[before.ask[kept]] >= 0]
     own = fresh["ask"][stays]
-    return columns, np.sort(
+    staying = np.sort(
         np.concatenate(
             (
                 begin[now[before.ask[kept]]] + kept - before.start[before.ask[kept]],
@@ -74,6 +87,10 @@ def spliced(before: Pairs, fresh: Columns, stays: Ints, places: Ints) -> tuple[d
             )
         )
     )
+    old, fresh = ({name: each for name, each in table.items() if name != "ask"} for table in (before.columns, fresh))
+    columns = renewed(old, fresh, runs) if spend else copied((old, fresh), runs)
+    nowhere = np.zeros(0, dtype=np.int64)
+    return columns | {"ask": numbered(high - low, into=before.ask if spend else nowhere)}, staying
 
 
 def _alike(old: Market, new: Market) -> bool:

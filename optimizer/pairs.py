@@ -125,10 +125,11 @@ class Pairs:
         )
 
 
-def compile_pairs(problem: Problem, before: Pairs | None = None) -> Pairs:
+def compile_pairs(problem: Problem, before: Pairs | None = None, *, spend: bool = False) -> Pairs:
     """Judge every cell and keep the eligible ones, with what keeps running leases where they are.
 
-    ``before`` are the pairs of a similar problem; what is the same there is not judged again.
+    ``before`` are the pairs of a similar problem; what is the same there is not judged again. ``spend``: nobody needs
+    them afterwards, and their memory is used again.
     """
     from optimizer.bundles import bundled, standing  # these add to pairs what this file makes
     from optimizer.memory import familiar, spliced
@@ -144,7 +145,7 @@ def compile_pairs(problem: Problem, before: Pairs | None = None) -> Pairs:
         columns, stays = _judged(market, problem.asks)
     else:
         unknown = [problem.asks[at] for at in np.flatnonzero(places < 0)]
-        columns, stays = spliced(before, *_judged(market, unknown), places)
+        columns, stays = spliced(before, *_judged(market, unknown), places, spend=spend)
     keeps = {int(pair): seats(market, problem.asks[columns["ask"][pair]]) for pair in stays}
     pairs = assembled(problem, market, columns, {}, keeps, partial=False)
     if any(ask.split > 1 or (ask.running is not None and not alone(ask)) for ask in problem.asks):

@@ -24,10 +24,10 @@ from typing import Any
 import numpy as np
 from scipy.sparse import csr_array
 
+from optimizer.columns import BLOCK
 from optimizer.market import Bools, Floats, Ints
 from optimizer.pairs import Pairs
 from optimizer.solution import Limit
-from optimizer.usage import BLOCK
 
 SMOOTH = (0.1, 0.7, 0.01, 0.001)
 """How far an ask spreads over pairs, as a share of its best profit: at first, what is kept of it from stage to stage,
@@ -170,9 +170,10 @@ def clear(
     rounds: int = 500,
     before: Mapping[tuple[Limit, str], float] | None = None,
     forced: Bools | None = None,
+    into: Floats | None = None,
 ) -> Prices:
     """Prices and their bound, within the time left; ``before`` are prices of a similar problem, ``forced`` asks that
-    are in every plan."""
+    are in every plan, ``into`` an array of so many numbers that has served."""
     market = Clearing(pairs, profit, forced)
     # Of a limit in several buckets of time the price before is told as a sum.
     known = {name: price / pairs.market.buckets for name, price in (before or {}).items()}
@@ -185,7 +186,7 @@ def clear(
         sample = market.restricted(np.flatnonzero((np.arange(len(pairs.asks)) % every == 0)[market.ask]))
         sample.most = market.most / every
         prices, smooth = _annealed(sample, prices, (SMOOTH[0], ROUGHLY), math.inf, left, rounds)[0], ROUGHLY
-    best, bound, rest, done = _annealed(market, prices, (smooth, SMOOTH[3]), ENOUGH, left, rounds)
+    best, bound, rest, done = _annealed(market, prices, (smooth, SMOOTH[3]), ENOUGH, left, rounds, into)
     return Prices(vector=best, bound=bound, reduced=rest, market=market, rounds=done)
 
 
@@ -196,11 +197,12 @@ def _annealed(
     enough: float,
     left: Callable[[], float],
     rounds: int,
+    into: Floats | None = None,
 ) -> tuple[Floats, float, Floats, int]:
     """Stage after stage with less smoothing, from the first to the least: the best prices, their bound, reduced
     profits there, steps."""
     before = left()
-    bound, rest = market.bound(prices)
+    bound, rest = market.bound(prices, into)
     lasts = PASSES * (before - left())
     best, done = prices, 0
     if not len(market.starts):

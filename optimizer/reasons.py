@@ -26,12 +26,14 @@ from optimizer.offers import Offers
 from optimizer.pairs import Pairs
 from optimizer.purses import Purses
 from optimizer.solution import Alternative, Idle, Part, Placement, Refusal, Why
+from optimizer.usage import Piece
 
 
 def placed(pairs: Pairs, plan: Plan, alternatives: int) -> dict[str, Placement]:
     """A placement for each chosen pair, by ask id."""
-    nodes = _on_nodes(pairs, plan)
-    chosen = {int(pairs.ask[pair]): pair for pair in plan}
+    pieces = {pair: pairs.pieces(pair) for pair in plan}
+    nodes = _on_nodes(pairs, plan, pieces)
+    chosen = dict(zip(pairs.ask[list(plan)].tolist(), plan, strict=True))
     order = sorted(chosen)
     considered: dict[int, tuple[Alternative, ...]] = {}
     removed: dict[int, Mapping[Why, int]] = {}
@@ -43,8 +45,10 @@ def placed(pairs: Pairs, plan: Plan, alternatives: int) -> dict[str, Placement]:
             removed.update(zip(asks, _told(seen.removed(), len(asks)), strict=True))
             considered.update(zip(asks, beside(pairs, ledger, seen, plan, mine, alternatives), strict=True))
     return {
-        pairs.asks[ask].id: _placement(pairs, chosen[ask], nodes, considered.get(ask, ()), removed.get(ask, {}))
-        for ask in order
+        pairs.asks[ask].id: _placement(
+            pairs, pair, pieces[pair], nodes.get(pair), considered.get(ask, ()), removed.get(ask, {})
+        )
+        for ask, pair in ((ask, chosen[ask]) for ask in order)
     }
 
 
@@ -91,19 +95,20 @@ def unplaced(
 def _placement(
     pairs: Pairs,
     pair: int,
-    nodes: Mapping[int, tuple[tuple[tuple[int, int], ...], ...]],
+    pieces: tuple[Piece, ...],
+    nodes: tuple[tuple[tuple[int, int], ...], ...] | None,
     considered: tuple[Alternative, ...],
     removed: Mapping[Why, int],
 ) -> Placement:
     ask, form = pairs.asks[int(pairs.ask[pair])], int(pairs.form[pair])
     start = int(pairs.market.starts[pairs.bucket[pair]])
     seconds, (devices, workers) = lasting(ask, form), shape(ask, form)
-    pieces, kept = pairs.pieces(pair), pair in pairs.keeps
+    kept = pair in pairs.keeps
     groups = [pairs.groups[piece.group] for piece in pieces]
     hourly = sum(group.price_at(start) * piece.devices for group, piece in zip(groups, pieces, strict=True))
     fees = 0 if kept else sum(ask.transfer_micros.get(group.region, 0) for group in groups)
     rate = -(-(hourly * seconds + 3600 * fees) // (devices * workers * seconds))
-    seats = nodes.get(pair) or ((),) * len(pieces)
+    seats = nodes or ((),) * len(pieces)
     return Placement(
         parts=tuple(
             Part(
@@ -128,7 +133,9 @@ def _placement(
     )
 
 
-def _on_nodes(pairs: Pairs, plan: Plan) -> dict[int, tuple[tuple[tuple[int, int], ...], ...]]:
+def _on_nodes(
+    pairs: Pairs, plan: Plan, pieces: Mapping[int, tuple[Piece, ...]]
+) -> dict[int, tuple[tuple[tuple[int, int], ...], ...]]:
     """(node, units) of each chosen pair, group by group.
 
     Requests that do not care are given nodes too where the problem is about one time: whoever holds devices for them
@@ -136,13 +143,13 @@ def _on_nodes(pairs: Pairs, plan: Plan) -> dict[int, tuple[tuple[tuple[int, int]
     """
     found: dict[int, tuple[tuple[tuple[int, int], ...], ...]] = {}
     low = pairs.market.first_node
-    chosen = {piece.group for pair in plan for piece in pairs.pieces(pair)}
+    chosen = {piece.group for those in pieces.values() for piece in those}
     free = {at: pairs.market.nodes[low[at] : low[at + 1], 0].tolist() for at in chosen if pairs.groups[at].per_node}
     for pair, seats in plan.items():
         if not seats:
             continue
         parts = []
-        for piece in pairs.pieces(pair):
+        for piece in pieces[pair]:
             size = piece.units // piece.workers
             taken = Counter(node for group, node in seats if group == piece.group)
             parts.append(tuple(sorted((node, size * count) for node, count in taken.items())))
@@ -151,12 +158,12 @@ def _on_nodes(pairs: Pairs, plan: Plan) -> dict[int, tuple[tuple[tuple[int, int]
         found[pair] = tuple(parts)
     if pairs.market.buckets > 1:
         return found
-    for pair in sorted(plan, key=lambda pair: (-int(pairs.units[pair]), pair)):
-        pieces = pairs.pieces(pair)
+    some = np.array(list(plan), dtype=np.int64)
+    for pair in some[np.lexsort((some, -pairs.units[some]))].tolist():
         # A lease that goes on has its devices already; where nobody said on which nodes, none are named.
-        if not plan[pair] and pair not in pairs.keeps and any(piece.group in free for piece in pieces):
+        if not plan[pair] and pair not in pairs.keeps and any(piece.group in free for piece in pieces[pair]):
             found[pair] = tuple(
-                spread(free[piece.group], piece.units) if piece.group in free else () for piece in pieces
+                spread(free[piece.group], piece.units) if piece.group in free else () for piece in pieces[pair]
             )
     return found
 
@@ -169,14 +176,15 @@ def unseated(pairs: Pairs, plan: Plan) -> list[int]:
     """
     if not pairs.must.any():
         return []
-    nodes = _on_nodes(pairs, plan)
+    pieces = {pair: pairs.pieces(pair) for pair in plan}
+    nodes = _on_nodes(pairs, plan, pieces)
     return [
         pair
         for pair in plan
         if pair not in pairs.keeps
         and any(
             pairs.groups[piece.group].per_node and sum(units for _, units in where) < piece.units
-            for piece, where in zip(pairs.pieces(pair), nodes.get(pair, ()), strict=False)
+            for piece, where in zip(pieces[pair], nodes.get(pair, ()), strict=False)
         )
     ]
 

@@ -58,15 +58,16 @@ def solve(
 
     # What comes after the last stage takes time too, about so much; a plan nobody can explain in time is late.
     asks, groups, told = len(problem.asks), len(problem.groups), min(len(problem.asks), details)
-    reserve = min(time_limit_s / 2, asks * (4e-5 + 5e-9 * groups) + told * (5e-5 + 1.2e-7 * groups))
+    reserve = min(time_limit_s / 2, asks * (4.5e-5 + 5e-9 * groups) + told * (5e-5 + 1.2e-7 * groups))
 
     def left() -> float:
         return 0.0 if stop.asked else time_limit_s - reserve - (stopwatch() - began)
 
     effort = Effort(seconds=0, deterministic=deterministic_limit, seed=seed, workers=workers, stop=stop)
-    stages = Stages(
-        problem, left, effort, previous=previous, memory=memory, elapsed=lambda: stopwatch() - began, watch=watch
-    )
+    with uncollected():
+        stages = Stages(
+            problem, left, effort, previous=previous, memory=memory, elapsed=lambda: stopwatch() - began, watch=watch
+        )
     stages.run()
     pairs, search = stages.pairs, stages.search
     with uncollected():
@@ -75,29 +76,29 @@ def solve(
             raise BrokenPlan(" ".join(broken))
         reached = search.goals()
         refusals, idle = unplaced(pairs, search.plan, details, stages.reduced, unused=unused)
-    return Solution(
-        status=Status.OPTIMAL if all(goal.gap == 0 for goal in reached) else Status.FEASIBLE,
-        placements=placements,
-        unplaced=refusals,
-        goals=reached,
-        cost_micros=sum(placement.cost_micros for placement in placements.values()),
-        prices=stages.prices,
-        unused=idle,
-        ended=tuple(ask.id for ask in pairs.asks if ask.running is not None and ask.id not in placements),
-        fairness=stages.fairness(placements),
-        wall_s=stopwatch() - began,
-        stats={
-            "asks": len(pairs.asks),
-            "groups": len(pairs.groups),
-            "pairs": len(pairs),
-            "modelled pairs": search.modelled,
-            "greedy": stages.winner,
-            "stage": stages.stage,
-            "solves": search.solves,
-            "solver work": search.work,
-            **({"trouble": stages.trouble} if stages.trouble else {}),
-        },
-    )
+        return Solution(
+            status=Status.OPTIMAL if all(goal.gap == 0 for goal in reached) else Status.FEASIBLE,
+            placements=placements,
+            unplaced=refusals,
+            goals=reached,
+            cost_micros=sum(placement.cost_micros for placement in placements.values()),
+            prices=stages.prices,
+            unused=idle,
+            ended=tuple(ask.id for ask in pairs.asks if ask.running is not None and ask.id not in placements),
+            fairness=stages.fairness(placements),
+            wall_s=stopwatch() - began,
+            stats={
+                "asks": len(pairs.asks),
+                "groups": len(pairs.groups),
+                "pairs": len(pairs),
+                "modelled pairs": search.modelled,
+                "greedy": stages.winner,
+                "stage": stages.stage,
+                "solves": search.solves,
+                "solver work": search.work,
+                **({"trouble": stages.trouble} if stages.trouble else {}),
+            },
+        )
 
 
 def warm() -> None:

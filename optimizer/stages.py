@@ -66,7 +66,9 @@ class Stages:
         self._before = previous.prices if previous else {}
         self.reduced: Floats | None = None
         """Of each pair, its profit less what it uses at the prices; known where the aim is welfare."""
-        self._look(compile_pairs(problem, memory.pairs if memory is not None else None))
+        self._memory = memory
+        before = memory.taken() if memory is not None else None
+        self._look(compile_pairs(problem, before, spend=True))
         if memory is not None:
             memory.pairs = self.pairs
         self._search = Search(self.pairs, self.lines, {}, self.entitled, self._heard)
@@ -124,11 +126,7 @@ class Stages:
     def _first_answer(self, previous: Solution | None) -> Plan:
         best: Plan = {}
         if previous is not None:
-            before = {
-                name: (frozenset((part.group, part.workers) for part in each.parts), each.start_s)
-                for name, each in previous.placements.items()
-            }
-            best, self.winner = kept_up(self.pairs, before), "previous"
+            best, self.winner = kept_up(self.pairs, previous.placements), "previous"
         for name, plan in islice(plans(self.pairs, self.entitled), self._orders(previous)):
             if goals.better(self.lines, plan, best):
                 best, self.winner = plan, name
@@ -178,7 +176,7 @@ class Stages:
         best = self.search.plan
         for each in chain(priced(self.pairs, found, self.entitled), self._flowed(found)):
             best = max(best, each, key=lambda plan: goals.score(self.lines, plan))
-            if self._left() <= 0:
+            if self._left() <= A_PLAN * len(self.pairs.asks):
                 break
         self.search.plan = best
         self._heard("prices")
@@ -218,7 +216,10 @@ class Stages:
         def left() -> float:
             return self._left() - A_PLAN * len(pairs.asks)
 
-        found = clear(pairs, line.coefficient, left=left, before=self.prices or self._before, forced=forced)
+        # Ways to split are priced more than once, and the first prices are still read then.
+        into = None if self._memory is None or pairs.splits.any() else self._memory.lent(len(pairs))
+        known = self.prices or self._before
+        found = clear(pairs, line.coefficient, left=left, before=known, forced=forced, into=into)
         self.prices, self.reduced = found.by_limit(), found.reduced
         self.search.prove(len(self.lines) - 1, found.whole_bound, Proof.PRICES)
         return found

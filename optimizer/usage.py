@@ -21,13 +21,12 @@ from typing import Any
 import numpy as np
 from scipy.sparse import csr_array
 
+from optimizer.columns import BLOCK
 from optimizer.filter import lasting
 from optimizer.market import NO_CAP, Bools, Floats, Ints, Market
 from optimizer.problem import Ask, Budget, Quota
 from optimizer.solution import Limit
 
-BLOCK = 1 << 16
-"""Pairs looked at together, so that they stay near the processor."""
 Layer = tuple[Bools | None, Ints, Ints]
 """Which pairs use a limit (None: all), which one, and how much of it."""
 

@@ -52,6 +52,8 @@ MIXED = 120_000
 """So many pairs the mixed-integer solver handles in the time that somebody with patience has …"""
 PATIENT = 2.0
 """… which is, at the least, so many seconds left."""
+LOOK_S = 4e-8
+"""Seconds for each pair that a first look at all of them takes: whoever has no more leaves it."""
 PACKING = 0.1
 """Share of the time that packing may take: where groups are many and large it tells least and takes longest."""
 AROUND = 150
@@ -109,7 +111,9 @@ class Improvement:
 
     def run(self, left: Callable[[], float], effort: Effort) -> str:
         """All means in turn while time lasts; the name of the last."""
-        if not self.proved and left() > 0:
+        if left() <= LOOK_S * len(self.pairs):
+            return "prices"
+        if not self.proved:
             until = left() * (1 - PACKING)
             self._prove(packed_bound(self.pairs, self.prices, lambda: left() - until), Proof.PACKING)
             self.heard("prices")
