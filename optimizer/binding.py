@@ -83,15 +83,22 @@ def _allowances(
     """
     mine = starts if len(starts) == 1 else [each for each in starts if ask.not_before_s <= each <= ask.latest_s] or [0]
     cost, smallest = least
-    budgets = {name: cost - left for start in mine for name, left in purses.budgets(ask, start)}
+    budgets = {
+        name: cost - left + purses.overdrawn(name)
+        for start in mine
+        for name, left in purses.budgets(ask, start)
+        if cost > left
+    }
     quotas: dict[str, int] = {}
     for quota, left in (each for start in mine for each in purses.quotas(ask, start)):
-        if quota.groups is None:
-            quotas[quota.id] = smallest - left
-        elif (inside := purses.inside(quota, near)).any():
-            quotas[quota.id] = int(np.broadcast_to(devices, near.shape)[inside].min()) - left
+        least_of = smallest
+        if quota.groups is not None:
+            inside = purses.inside(quota, near)
+            least_of = int(np.broadcast_to(devices, near.shape)[inside].min(initial=NONE))
+        if left < least_of < NONE:
+            quotas[quota.id] = least_of - left + purses.exceeded(quota)
     for limit, short in ((Limit.BUDGET, budgets), (Limit.QUOTA, quotas)):
-        for by, name in sorted((by, name) for name, by in short.items() if by > 0):
+        for by, name in sorted((by, name) for name, by in short.items()):
             yield Binding(limit=limit, id=name, short_by=by)
 
 

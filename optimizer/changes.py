@@ -18,8 +18,9 @@ from optimizer.grid import Bytes, Seen
 from optimizer.ledger import Ledger
 from optimizer.market import Ints, column
 from optimizer.pairs import Pairs
-from optimizer.problem import MAX_MONEY, MAX_PRICE, Ask, Confidential
+from optimizer.problem import MAX_DURATION, MAX_MONEY, MAX_PRICE, Ask, Confidential
 from optimizer.purses import Purses
+from optimizer.ranges import MAX_SPLIT
 from optimizer.solution import Change, Field, Why
 from optimizer.trial import Trial
 
@@ -272,15 +273,16 @@ class _Refused:
         """A single budget or quota that is short; where two are, no single change helps."""
         for at, ask, group in self._least(self._spared(Why.BUDGET) & self.roomy & self.granted, self.cost):
             cost = int(self.cost[at, group])
-            short = [(name, cost - left) for name, left in self.purses.budgets(*self.begun[at]) if cost > left]
+            mine = self.purses.budgets(*self.begun[at])
+            short = [(name, cost - left + self.purses.overdrawn(name)) for name, left in mine if cost > left]
             if cost <= MAX_MONEY and len(short) == 1:
                 yield self._try(at, group, Field.BUDGET, short[0][1], ask, short[0][0])
         devices = np.broadcast_to(self.devices, self.cost.shape)
         for at, ask, group in self._least(self._spared(Why.QUOTA) & self.roomy & self.paid, devices):
             many, name = int(devices[at, group]), self.pairs.groups[group].id
             counts = self.purses.quotas(*self.begun[at])
-            here = [(each.id, left) for each, left in counts if each.groups is None or name in each.groups]
-            short = [(quota, many - left) for quota, left in here if many > left]
+            here = [(each, left) for each, left in counts if each.groups is None or name in each.groups]
+            short = [(each.id, many - left + self.purses.exceeded(each)) for each, left in here if many > left]
             if len(short) == 1:
                 yield self._try(at, group, Field.QUOTA, short[0][1], ask, short[0][0])
 
@@ -295,14 +297,13 @@ class _Refused:
         ask, market = self.asks[at], self.pairs.market
         units = np.broadcast_to(self.units, self.cost.shape)[at]
         for bucket, start in enumerate(market.starts.tolist()):
-            if start <= ask.latest_s:
-                continue
             end = start + ask.duration_s
-            late, field, to = replace(ask, start_by_s=start), Field.START_BY, start
-            if ask.end_by_s is not None and end > ask.end_by_s:
-                if ask.start_by_s is not None and start > ask.start_by_s:
-                    continue  # two fields at once
-                late, field, to = replace(late, end_by_s=end), Field.END_BY, end
+            overdue = ask.end_by_s is not None and end > ask.end_by_s
+            if start < ask.not_before_s or (start > ask.latest_s) == overdue or end > MAX_DURATION:
+                continue  # within its window, or two fields at once
+            late, field, to = replace(ask, start_by_s=max(start, ask.latest_s)), Field.START_BY, start
+            if overdue:
+                late, field, to = replace(ask, end_by_s=end), Field.END_BY, end
             room = self.ledger.room((bucket, market.span(start, end)[1]))
             for group in groups[units[groups] <= room[groups]].tolist():
                 if (found := self.trial.passed(late, group, bucket, field, to)) is not None:
@@ -320,14 +321,17 @@ class _Refused:
             mask = self.seen.among(bits[at : at + 1])[0]
             worker = self.units[at] // ask.workers
             holds = np.where(mask, self.room[at if len(self.room) > 1 else 0] // np.maximum(1, worker), 0)
+            workers = np.broadcast_to(worker, holds.shape)
             order = np.lexsort((self.cost[at], -np.minimum(holds, ask.workers)))[: MOST_PARTS + ask.split]
             left, shares = ask.workers, []
             for group in order.tolist():
                 count = min(left, int(holds[group]))
+                if count and ask.same_node:
+                    count = min(count, self.ledger.nodes[group].places(int(workers[group]), self._span(at)))
                 if count:
                     shares.append((group, count))
                     left -= count
-            if not left and len(shares) > ask.split:
+            if not left and ask.split < len(shares) <= MAX_SPLIT:
                 yield at, self.trial.spread(replace(ask, split=len(shares)), self.bucket[at], shares)
 
 

@@ -171,6 +171,10 @@ class Market:
 
         return self._remember("places", (units, span), count)
 
+    def budget(self, name: str) -> Budget:
+        """As the problem has it."""
+        return self._budgets[name]
+
     def budgets_of(self, ask: Ask) -> list[Budget]:
         """The budgets it draws on."""
         return [self._budgets[name] for name in sorted(set(ask.budgets))]

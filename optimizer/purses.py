@@ -40,6 +40,14 @@ class Purses:
             self._quotas[key] = [(each, self._ledger.quota(each.id)) for each in mine]
         return self._quotas[key]
 
+    def overdrawn(self, budget: str) -> int:
+        """µUSD that leases which must not be ended take beyond what it has: any more for it goes there first."""
+        return self._market.budgets[budget] - self._market.budget(budget).remaining_micros
+
+    def exceeded(self, quota: Quota) -> int:
+        """As ``overdrawn``, in devices."""
+        return self._market.quotas[quota.id] - quota.remaining_devices
+
     def inside(self, quota: Quota, among: Bools) -> Bools:
         """Which of these groups it counts."""
         return among & self._market.named(quota.groups)

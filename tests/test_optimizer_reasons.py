@@ -13,10 +13,13 @@ from optimizer.check import unsuitable
 from optimizer.explain import money, sentence
 from optimizer.filter import Market, judge
 from optimizer.grid import Seen
-from optimizer.problem import Budget, Confidential, Problem, Quota, Tier
+from optimizer.problem import Ask, Budget, Confidential, Held, Later, Problem, Quota, Running, Tier
+from optimizer.ranges import MAX_SPLIT
 from optimizer.solution import Change, Field, Limit, Lost, Why
 from tests.drawing import whole_problems
 from tests.optimizing import DOLLAR, HOUR, answer, ask, group, problems, with_ask
+
+TIMES = (Field.START_BY, Field.END_BY)
 
 
 def applied(problem: Problem, name: str, change: Change) -> Problem:
@@ -52,6 +55,12 @@ def applied(problem: Problem, name: str, change: Change) -> Problem:
             return with_ask(problem, replace(old, uninterrupted=False))
         case Field.SAME_NODE:
             return with_ask(problem, replace(old, same_node=False))
+        case Field.START_BY:
+            return with_ask(problem, replace(old, start_by_s=to))
+        case Field.END_BY:
+            return with_ask(problem, replace(old, end_by_s=to))
+        case Field.SPLIT:
+            return with_ask(problem, replace(old, split=to))
         case Field.BUDGET:
             budgets = [
                 replace(each, remaining_micros=each.remaining_micros + int(to)) if each.id == change.id else each
@@ -184,6 +193,94 @@ def test_a_budget_that_others_use_up_is_named_with_what_is_missing() -> None:
         Field.DURATION: HOUR // 2,
         Field.BUDGET: 2 * DOLLAR,
     }
+
+
+def stays(name: str, devices: int, **wishes: object) -> Ask:
+    """A lease on g that must not be ended or moved."""
+    return ask(name, devices, running=Running(held=(Held(group="g"),)), **wishes)
+
+
+def test_a_budget_that_a_lease_has_overdrawn_must_cover_that_too() -> None:
+    problem = Problem(
+        groups=(group("g", 8),),
+        asks=(stays("runs", 4, budgets=("m",)), ask("new", 2, budgets=("m",))),
+        budgets=(Budget(id="m", remaining_micros=DOLLAR),),
+    )
+    refusal = answer(problem).unplaced["new"]
+    assert [(each.limit, each.id, each.short_by) for each in refusal.binding] == [(Limit.BUDGET, "m", 5 * DOLLAR)]
+    (change,) = (each for each in refusal.changes if each.field is Field.BUDGET)
+    assert change.to == 5 * DOLLAR
+    assert "new" in answer(applied(problem, "new", change)).placements
+    assert "new" not in answer(applied(problem, "new", replace(change, to=5 * DOLLAR - 1))).placements
+
+
+@pytest.mark.parametrize("groups", [None, frozenset({"g"})])
+def test_a_quota_that_a_lease_exceeds_must_cover_that_too(groups: frozenset[str] | None) -> None:
+    problem = Problem(
+        groups=(group("g", 8),),
+        asks=(stays("runs", 4, quotas=("q",)), ask("new", 2, quotas=("q",))),
+        quotas=(Quota(id="q", remaining_devices=1, groups=groups),),
+    )
+    refusal = answer(problem).unplaced["new"]
+    assert [(each.limit, each.id, each.short_by) for each in refusal.binding] == [(Limit.QUOTA, "q", 5)]
+    (change,) = (each for each in refusal.changes if each.field is Field.QUOTA)
+    assert change.to == 5
+    assert "new" in answer(applied(problem, "new", change)).placements
+    assert "new" not in answer(applied(problem, "new", replace(change, to=4))).placements
+
+
+def test_a_quota_over_offers_that_are_too_few_is_not_said_to_bind() -> None:
+    """The request is kept from the only offer that the quota counts; more of that quota would change nothing."""
+    problem = Problem(
+        groups=(group("g", 8, region="us"), group("h", 1)),
+        asks=(stays("runs", 4, quotas=("q",)), ask("new", 2, quotas=("q",), regions=frozenset({"eu"}))),
+        quotas=(Quota(id="q", remaining_devices=1, groups=frozenset({"g"})),),
+    )
+    assert [each.limit for each in answer(problem).unplaced["new"].binding] == [Limit.GROUP]
+
+
+@pytest.mark.parametrize(
+    ("wishes", "wanted"),
+    [
+        ({"start_by_s": HOUR}, None),
+        ({}, (Field.START_BY, HOUR)),
+        ({"start_by_s": HOUR, "end_by_s": HOUR + 1800}, (Field.END_BY, 2 * HOUR)),
+        ({"end_by_s": HOUR + 1800}, "two at once"),
+        ({"start_by_s": HOUR // 2, "end_by_s": HOUR + 1800}, "two at once"),
+    ],
+)
+def test_a_later_start_or_end_is_offered_where_that_alone_helps(
+    wishes: dict[str, int], wanted: tuple[Field, int] | str | None
+) -> None:
+    problem = Problem(
+        groups=(group("g", 0, later=(Later(at_s=HOUR, units=4),)),),
+        asks=(ask("r", 4, **wishes),),
+        starts=(0, HOUR),
+    )
+    found = answer(problem)
+    assert ("r" in found.placements) == (wanted is None)
+    times = [each for each in found.unplaced["r"].changes if each.field in TIMES] if found.unplaced else []
+    assert [(each.field, each.to) for each in times] == ([wanted] if isinstance(wanted, tuple) else [])
+    for each in times:
+        assert "r" in answer(applied(problem, "r", each)).placements
+
+
+def test_workers_that_want_one_node_each_are_not_told_to_spread_over_offers_whose_nodes_are_too_small() -> None:
+    few = (group("a", 6, per_node=(3, 3)), group("b", 2, per_node=(2,)))
+    problem = Problem(groups=few, asks=(ask("r", 2, workers=4, same_node=True),))
+    assert [each.field for each in answer(problem).unplaced["r"].changes if each.field is Field.SPLIT] == []
+    more = replace(problem, groups=(*few, group("c", 2, per_node=(2,))))
+    (change,) = (each for each in answer(more).unplaced["r"].changes if each.field is Field.SPLIT)
+    assert change.to == 3
+    assert "r" in answer(applied(more, "r", change)).placements
+
+
+def test_nobody_is_told_to_spread_over_more_offers_than_a_request_may() -> None:
+    problem = Problem(
+        groups=tuple(group(f"g{at:02}", 1) for at in range(MAX_SPLIT + 1)),
+        asks=(ask("r", 1, workers=MAX_SPLIT + 1, split=MAX_SPLIT),),
+    )
+    assert [each.field for each in answer(problem).unplaced["r"].changes if each.field is Field.SPLIT] == []
 
 
 def test_only_the_first_in_turn_are_told_what_would_help_where_there_are_too_many() -> None:
