@@ -20,6 +20,7 @@ from aiohttp import web
 
 from broker import keys, tls
 from broker.chores import Chores
+from broker.domain.egress import Egress
 from broker.domain.errors import Unauthenticated
 from broker.domain.rules import Rules
 from broker.kit.clock import Clock, NewId, new_id, utc_now
@@ -71,6 +72,7 @@ def rules(settings: Settings) -> Rules:
         keep_answers=timedelta(seconds=settings.keep_answers),
         keep_events=timedelta(seconds=settings.keep_events),
         attempts=settings.attempts,
+        egress=Egress(settings.egress_price, settings.egress),
     )
 
 

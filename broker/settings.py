@@ -5,6 +5,7 @@ TOML file (``port = 8443``), the default below. An unknown name is an error in a
 Durations are written with their unit (``10s``, ``1h30m``); each default says why it is what it is.
 """
 
+import json
 import re
 import tomllib
 from collections.abc import Mapping
@@ -13,11 +14,15 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 
-from broker.wire.base import Duration
+from broker.wire.base import Amount, Duration, Label
 
 PREFIX = "LENDMESH_BROKER_"
 FILE_VARIABLE = PREFIX + "FILE"
 """Names the TOML file, where no ``--file`` does."""
+
+
+Routes = Annotated[dict[Label, Annotated[dict[Label, Amount], Field(max_length=256)]], Field(max_length=256)]
+"""From region → to region → µUSD per gigabyte."""
 
 
 class BadSettings(Exception):
@@ -91,6 +96,14 @@ class Settings(BaseModel):
     attempts: Annotated[int, Field(ge=1, le=100)] = 5
     """How often one request is placed at most; all but the first follow a conflict with a lender's own work."""
 
+    # What data costs that is elsewhere
+    egress_price: Amount = 90_000
+    """US dollars per gigabyte of a request's ``data`` that has to leave its region: what large clouds list for their
+    first terabytes to the internet. Counts in caps and budgets; requests that name no data cost nothing more."""
+    egress: Routes = {}
+    """The same for single ways, from → to: ``{"eu-west": {"us-east": "0.02"}}``, as a table in the file and as JSON
+    elsewhere. Within a region it is free, unless said here."""
+
     # How long it remembers
     keep_answers: Duration = 86_400
     """An Idempotency-Key is remembered for this long: longer than any client keeps repeating itself."""
@@ -136,6 +149,8 @@ def read_settings(*, arguments: Mapping[str, Any], environment: Mapping[str, str
     values = {**(_from_file(Path(file)) if file else {}), **variables, **given}
     if isinstance(names := values.get("names"), str):
         values["names"] = [name.strip() for name in names.split(",") if name.strip()]
+    if isinstance(routes := values.get("egress"), str):
+        values["egress"] = _json(routes)
     try:
         return Settings.model_validate(values)
     except ValidationError as error:
@@ -177,6 +192,13 @@ def _from_file(path: Path) -> dict[str, Any]:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise BadSettings(f"the settings file {path} can't be read: {error}") from None
+
+
+def _json(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        raise BadSettings('egress: here it is written as JSON: {"eu-west": {"us-east": "0.02"}}') from None
 
 
 def _sentence(where: tuple[int | str, ...], message: str) -> str:

@@ -32,6 +32,8 @@ def _placed(placed: PlacementView, out: Console) -> None:
         f"[bold]{money(placed.price.micros)}[/] a device-hour{tier}: at most {money(placed.cost.amount)}"
         f"{_proof(placed)}"
     )
+    if placed.transfer is not None:
+        out.print(f"  {money(placed.transfer.amount)} of that for bringing the data there")
     if placed.workers > 1:
         out.print(f"  for {placed.workers} workers: {_seats(placed)}")
     if not placed.alternatives:

@@ -310,6 +310,10 @@ GOOD: list[tuple[Kind, Obj]] = [
         CAPACITY_REQUESTS,
         {"devices": {"count": 8}, "duration": "1h", "priceCap": {"amount": "3"}, "interruptible": False},
     ),
+    (
+        CAPACITY_REQUESTS,
+        {"devices": {"count": 8}, "duration": "1h", "priceCap": {"amount": "3"}, "data": {"region": "eu", "gb": 500}},
+    ),
     (CAPACITY_REQUESTS, {"devices": {"count": 8, "workers": 128}, "duration": "1h", "priceCap": {"amount": "3"}}),
 ]
 BAD: list[tuple[Kind, str, Obj]] = [

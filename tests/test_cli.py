@@ -237,6 +237,15 @@ def test_who_must_not_be_interrupted_says_so_and_hears_what_would_help(say: Say,
     assert "its lender may reclaim before the end" in said.out
 
 
+def test_the_way_of_the_data_is_told_apart_from_the_devices(say: Say, broker: Context) -> None:
+    said = say("quote", *WHOLE, "--price-cap", "99", "--data-region", "elsewhere", "--data-gb", "10")
+    assert said.code == 0
+    assert "$0.90 of that for bringing the data there" in said.out
+    assert "bringing" not in say("quote", *WHOLE).out
+    assert "--data-region: " in say("quote", *WHOLE, "--data-gb", "10").err
+    assert "--data-gb: " in say("quote", *WHOLE, "--data-region", "elsewhere").err
+
+
 def test_a_quote_holds_nothing(say: Say, broker: Context) -> None:
     before = say("offers", "-o", "json").json
     said = say("quote", *WHOLE)

@@ -244,6 +244,9 @@ def test_a_lender_that_gave_up_by_itself_ends_the_lease_in_one_word() -> None:
 
 def test_it_costs_the_worst_case_while_it_lives_and_what_was_used_once_it_drains() -> None:
     assert reserved().cost_micros == 8 * 2_000_000
+    brought = replace(reserved(), transfer_micros=5)
+    assert brought.cost_micros == 8 * 2_000_000 + 5
+    assert brought.drained(now=NOW + timedelta(minutes=1), ending=Ending.TIMED_OUT).cost_micros == 0
     lease = active()
     half = lease.drained(now=NOW + timedelta(minutes=30), ending=Ending.RETURNED)
     assert half.cost_micros == 8 * 1_000_000

@@ -31,6 +31,15 @@ def test_the_environment_can_name_the_file_and_give_lists(tmp_path):
     assert (found.port, found.names) == (1, ("broker.example", "10.0.0.1"))
 
 
+def test_ways_of_data_are_a_table_in_the_file_and_json_elsewhere(tmp_path):
+    file = tmp_path / "broker.toml"
+    file.write_text('egress_price = "0.12"\n[egress.eu-west]\nus-east = "0.02"\n')
+    found = read_settings(arguments={"file": str(file)}, environment={})
+    assert (found.egress_price, found.egress) == (120_000, {"eu-west": {"us-east": 20_000}})
+    there = read_settings(arguments={}, environment={"LENDMESH_BROKER_EGRESS": '{"a": {"b": "1", "a": "0.5"}}'})
+    assert there.egress == {"a": {"b": 1_000_000, "a": 500_000}}
+
+
 def test_what_kubernetes_says_about_a_service_of_our_name_is_no_setting():
     environment = {
         "LENDMESH_BROKER_SERVICE_HOST": "10.0.0.1",
@@ -56,6 +65,9 @@ def test_what_kubernetes_says_about_a_service_of_our_name_is_no_setting():
         ({"tls": "files"}, {}, "given together"),
         ({"tls_cert_file": "a", "tls_key_file": "b"}, {}, "only with tls=files"),
         ({"file": "/nowhere/broker.toml"}, {}, "can't be read"),
+        ({"egress": "eu-west"}, {}, "egress: here it is written as JSON"),
+        ({"egress": '{"eu-west": {"us-east": 0.02}}'}, {}, "egress.eu-west.us-east: .*amount of money is a text"),
+        ({"egress_price": "-1"}, {}, "egress_price: "),
     ],
 )
 def test_a_mistake_is_named(arguments, environment, says):

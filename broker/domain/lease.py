@@ -120,6 +120,8 @@ class Lease:
     max_duration_s: int
     reclaim_notice_s: int
     minimum_runtime_s: int
+    transfer_micros: int = 0
+    """µUSD that bringing the borrower's data there is reckoned to cost; not the lender's to ask."""
     body: str
     created_at: datetime
     policy: str | None = None
@@ -336,7 +338,8 @@ class Lease:
 
     @property
     def cost_micros(self) -> int:
-        """µUSD: at worst while it lives, what it did cost once it has ended (nothing where it never was active)."""
+        """µUSD, transfer included: at worst while it lives, what it did cost once it has ended (nothing where it never
+        was active)."""
         if self.draining_at is not None and self.state in (State.DRAINING, State.QUARANTINED, State.ENDED):
             if self.active_at is None or self.expires_at is None:
                 return 0
@@ -346,7 +349,8 @@ class Lease:
             seconds = -(-(self.expires_at - self.active_at) // timedelta(seconds=1))
         else:
             seconds = self.duration_s
-        return cost_micros(price_micros=self.price_micros, devices=self.devices, seconds=seconds)
+        paid = cost_micros(price_micros=self.price_micros, devices=self.devices, seconds=seconds)
+        return paid + self.transfer_micros
 
 
 def render_table() -> str:

@@ -72,6 +72,8 @@ class Want:
     confidential: str = "none"
     uninterrupted: bool = False
     """Only where the lender surely leaves it alone to its end."""
+    transfer_micros: Mapping[str, int] = field(default_factory=dict)
+    """Region → µUSD of bringing the request's data there; where it is free, the region is left out."""
     same_node: bool = False
     priority: int = 0
     matched: frozenset[str] | None = None
@@ -149,6 +151,10 @@ class Stock(Mapping[str, Shelf]):
         both = ((stall, every or name in seated) for name, stall in self._stalls.items())
         chosen = (stall.group if nodes else stall.plain for stall, nodes in both)
         return tuple(group for group in chosen if group is not None)
+
+    def regions(self) -> frozenset[str]:
+        """Where something may be had; an offer that names no region is in ``""``."""
+        return frozenset(shelf.lot.region for shelf in self._shelves.values())
 
     def outgrows(self, want: Want) -> bool:
         """Some offer's whole units would make more devices of it than one lease may hold."""
@@ -259,6 +265,7 @@ def _ask(want: Want, stock: Stock) -> Ask:
         providers=want.limits.providers,
         confidential=Confidential(want.confidential),
         uninterrupted=want.uninterrupted,
+        transfer_micros=want.transfer_micros,
         tiers=tuple(
             Tier(
                 name=tier.name,
@@ -267,7 +274,7 @@ def _ask(want: Want, stock: Stock) -> Ask:
                 providers=tier.providers,
                 regions=tier.regions,
                 jurisdictions=tier.jurisdictions,
-                groups=_affordable(tier, stock) if tier is not want.tiers[-1] else None,
+                groups=_affordable(tier, want, stock) if tier is not want.tiers[-1] else None,
             )
             for tier in want.tiers
         ),
@@ -279,9 +286,17 @@ def _ask(want: Want, stock: Stock) -> Ask:
     )
 
 
-def _affordable(tier: Limits, stock: Stock) -> frozenset[str] | None:
+def _affordable(tier: Limits, want: Want, stock: Stock) -> frozenset[str] | None:
     """A tier is for what it can pay: a dearer offer belongs to a later one, the last of which says what is too dear."""
-    return None if tier.price_cap_micros is None else stock.up_to(tier.price_cap_micros)
+    cap = tier.price_cap_micros
+    if cap is None or not want.transfer_micros:
+        return None if cap is None else stock.up_to(cap)
+    device_seconds = want.devices * want.workers * want.duration_s
+    return frozenset(
+        name
+        for name, shelf in stock.items()
+        if 3600 * want.transfer_micros.get(shelf.lot.region, 0) <= (cap - shelf.lot.price_micros) * device_seconds
+    )
 
 
 def _avoided(want: Want, stock: Stock) -> frozenset[str]:

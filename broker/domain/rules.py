@@ -1,12 +1,14 @@
 """The numbers of the house, in one place. The defaults are the design's (§5, Time)."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
+
+from broker.domain.egress import Egress
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Rules:
-    """Every duration that a decision of the broker depends on."""
+    """Every duration and price that a decision of the broker depends on."""
 
     skew: timedelta = timedelta(seconds=5)
     """e: how far a cluster's clock may be off. The borrower stops at exp − e, the lender at exp + e."""
@@ -24,3 +26,5 @@ class Rules:
     """How far back a watch can resume."""
     attempts: int = 5
     """How often one request is placed at most; all but the first follow a conflict."""
+    egress: Egress = field(default_factory=Egress)
+    """What bringing data to another region costs."""

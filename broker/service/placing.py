@@ -261,6 +261,7 @@ class Placing(Thinking):
             policy=request.policy,
             devices=len(devices),
             price_micros=choice.lot.price_micros,
+            transfer_micros=choice.want.transfer_micros.get(choice.lot.region, 0),
             duration_s=body.duration,
             max_duration_s=shown.offer.terms.max_duration,
             reclaim_notice_s=shown.offer.terms.reclaim_notice,

@@ -39,6 +39,7 @@ def placement_view(choice: Choice, plan: Plan, shown: Mapping[str, Shown]) -> Pl
         if other.group in shown and Why.TENANT not in other.why  # an offer that isn't open to them isn't there
     ]
     want, tiers = choice.want, choice.want.tiers
+    transfer = want.transfer_micros.get(choice.lot.region, 0)
     return PlacementView(
         cluster=choice.lot.cluster,
         offer=choice.lot.id,
@@ -48,6 +49,7 @@ def placement_view(choice: Choice, plan: Plan, shown: Mapping[str, Shown]) -> Pl
         nodes=_nodes(choice.refs, shown[choice.lot.id], placement.devices // want.workers if want.same_node else None),
         price=price(choice.lot.price_micros),
         cost=Money.of(placement.cost_micros),
+        transfer=Money.of(transfer) if transfer else None,
         tier=tiers[placement.tier].name if tiers else None,
         alternatives=alternatives,
         solver=solver(plan),

@@ -21,7 +21,7 @@ import structlog
 from broker.domain import placing
 from broker.domain.errors import Overloaded
 from broker.domain.offer import Policy
-from broker.domain.placing import Plan, Want
+from broker.domain.placing import Plan, Stock, Want
 from broker.domain.request import Request
 from broker.kit.kept import Kept
 from broker.service import reasons, views
@@ -30,7 +30,7 @@ from broker.service.moves import Moves
 from broker.service.translate import budget_id, budget_of, may_start, pays, policy_spec, want, window
 from broker.store.leases import month_of
 from broker.store.unit import Unit
-from broker.wire.requests import Reason
+from broker.wire.requests import CapacityRequest, Reason
 from optimizer.problem import Problem
 from optimizer.solution import Solution
 
@@ -49,6 +49,10 @@ TRIES = 3
 """A request for which alone the solver failed so often is refused."""
 MOST_ALTERNATIVES, LEAST_ALTERNATIVES, ALTERNATIVES = 20, 4, 2_000
 """How many other offers a placement tells about: for one request, for each of many, and for all of them together."""
+
+
+NOWHERE: Mapping[str, int] = {}
+"""Of nearly everybody: no data to bring."""
 
 
 class NotStarted(Exception):
@@ -198,11 +202,16 @@ class Thinking(Moves):
                 continue
             spec = None if policy is None else policy_spec(policy.spec)
             matched = snapshot.catalogue.match(driver=body.devices.driver, selector=body.devices.selector)
-            wanted = want(request, body, spec, matched=matched)
+            wanted = want(request, body, spec, matched=matched, transfers=self._transfers(body, stock))
             if wanted.budget is not None and spec is not None:
                 budgets[wanted.budget] = (budget_of(spec) or 0) - spent.get(wanted.budget, 0)
             wants.append(wanted)
         return placing.plan(wants, stock, budgets, self._solve)
+
+    def _transfers(self, body: CapacityRequest, stock: Stock) -> Mapping[str, int]:
+        if body.data is None:
+            return NOWHERE
+        return self.rules.egress.transfers(body.data.region, body.data.gb, stock.regions())
 
     def _solve(self, problem: Problem) -> Solution:
         share = ALTERNATIVES // max(1, len(problem.asks))

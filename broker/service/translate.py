@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from functools import lru_cache
 from typing import TypeGuard
@@ -37,7 +37,12 @@ def budget_id(cluster: str, policy: str) -> str:
 
 
 def want(
-    request: Request, body: CapacityRequest, spec: BurstPolicySpec | None, *, matched: frozenset[str] | None
+    request: Request,
+    body: CapacityRequest,
+    spec: BurstPolicySpec | None,
+    *,
+    matched: frozenset[str] | None,
+    transfers: Mapping[str, int],
 ) -> Want:
     """The request as the placing sees it; where a burst policy pays, its limits hold beside the request's own."""
     tiers = body.tiers if spec is None else spec.tiers
@@ -63,6 +68,7 @@ def want(
         total_cap_micros=body.total_cap.amount if body.total_cap else None,
         confidential=confidential,
         uninterrupted=not interruptible,
+        transfer_micros=transfers,
         same_node=body.devices.same_node,
         priority=body.priority,
         matched=matched,

@@ -85,6 +85,7 @@ def lease_view(lease: Lease) -> LeaseView:
         devices=list(body.devices),
         price=price(lease.price_micros),
         cost=Money.of(lease.cost_micros),
+        transfer=Money.of(lease.transfer_micros) if lease.transfer_micros else None,
         terms=body.terms,
         place=body.place,
         confidential=body.confidential,

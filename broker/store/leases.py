@@ -45,6 +45,7 @@ _FIXED = (
     "policy",
     "devices",
     "price_micros",
+    "transfer_micros",
     "duration_s",
     "max_duration_s",
     "reclaim_notice_s",

@@ -142,6 +142,7 @@ leases = Table(
     Column("month", String(7), nullable=False),
     Column("devices", Integer, nullable=False),
     Column("price_micros", BigInteger, nullable=False),
+    Column("transfer_micros", BigInteger, nullable=False, server_default=text("0")),
     Column("cost_micros", BigInteger, nullable=False),
     Column("duration_s", Integer, nullable=False),
     Column("max_duration_s", Integer, nullable=False),

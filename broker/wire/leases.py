@@ -103,7 +103,9 @@ class LeaseView(Outbound):
     devices: list[LeasedDevice]
     price: Price
     cost: Money
-    """What it costs at worst while it lives, what it did cost once it has ended."""
+    """What it costs at worst while it lives, what it did cost once it has ended; ``transfer`` included."""
+    transfer: Money | None = None
+    """Of that, what bringing the borrower's data there is reckoned to cost; not the lender's to ask. None: nothing."""
     terms: Terms
     place: Place
     confidential: Confidential | None = None

@@ -62,6 +62,15 @@ class Where(Inbound):
     clusters: Annotated[tuple[Name, ...], Field(max_length=64)] = ()
 
 
+class Data(Inbound):
+    """Data that the work brings along."""
+
+    region: Label
+    """Where it is."""
+    gb: Annotated[int, Field(ge=1, le=1_000_000_000, strict=True)]
+    """How much of it moves, in whole gigabytes."""
+
+
 class Tier(Inbound):
     """One step of a burst policy: these offers, at most at this price, before those of the next step."""
 
@@ -87,7 +96,7 @@ class CapacityRequest(Inbound):
     duration: Duration
     """How long, from the moment the lease is active."""
     price_cap: Price | None = None
-    """The most to pay per device-hour; needed unless tiers name one each."""
+    """The most to pay per device-hour, what ``data`` costs on its way included; needed unless tiers name one each."""
     total_cap: Money | None = None
     """The most to pay for the whole, at worst."""
     where: Where = Where()
@@ -96,6 +105,8 @@ class CapacityRequest(Inbound):
     interruptible: bool = True
     """Whether offers will do that may be taken back before the duration is over (their ``minimum_runtime`` and
     ``reclaim_notice`` are both shorter)."""
+    data: Data | None = None
+    """What has to be brought to where the devices are, at the broker's egress prices; left out: nothing much."""
     priority: Annotated[int, Field(ge=-1_000, le=1_000, strict=True)] = 0
     tiers: Annotated[tuple[Tier, ...], Field(max_length=8)] = ()
     not_before: Time | None = None
@@ -172,7 +183,9 @@ class PlacementView(Outbound):
     nodes: list[NodeShare] = []
     price: Price
     cost: Money
-    """At worst: every device for the whole duration."""
+    """At worst: every device for the whole duration, and the way of the ``data``."""
+    transfer: Money | None = None
+    """Of that, what bringing the ``data`` there costs; not the lender's to ask. None: nothing."""
     tier: str | None = None
     alternatives: list[Alternative] = []
     solver: dict[str, Any] = {}

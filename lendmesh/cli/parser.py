@@ -105,6 +105,10 @@ def _wish(parser: argparse.ArgumentParser) -> None:
         default=None,
         help="only offers that the lender can't take back before the duration is over",
     )
+    parser.add_argument("--data-region", metavar="R", help="where the data is that has to be brought along")
+    parser.add_argument(
+        "--data-gb", type=int, metavar="N", help="how much of it, in gigabytes; its way counts in the caps"
+    )
     parser.add_argument("--priority", type=int, metavar="N", help="higher goes first (0)")
     parser.add_argument(
         "--wait", metavar="10m", help="keep trying this long when nothing fits at once (0s: answer now)"

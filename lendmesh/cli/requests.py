@@ -22,6 +22,8 @@ OPTIONS = {
     "duration": "--duration",
     "price_cap.amount": "--price-cap",
     "total_cap.amount": "--total-cap",
+    "data.region": "--data-region",
+    "data.gb": "--data-gb",
     "priority": "--priority",
     "not_before": "--not-before",
     "start_by": "--start-by",
@@ -51,6 +53,9 @@ def wish(arguments: argparse.Namespace) -> CapacityRequest:
     for name in ("cluster", "duration", "confidential", "interruptible", "priority", "wait", "policy", *TIMES):
         if given[name] is not None:
             body[name] = given[name]
+    data = {name: given[option] for name, option in (("region", "data_region"), ("gb", "data_gb"))}
+    if told := {name: value for name, value in data.items() if value is not None}:
+        body["data"] = {**(body.get("data") or {}), **told}
     for name in ("price_cap", "total_cap"):
         if given[name] is not None:
             body[name] = {"amount": given[name]}
