@@ -1,15 +1,18 @@
 """One goal, many pairs: from a plan and prices to a better plan and a tighter bound.
 
-Five means, each leaving the plan valid and the bound certified:
+Six means, each leaving the plan valid and the bound certified:
 
+* *Cores*: each ask's best few pairs at the prices, all asks together, by the exact solver; what the best of them leave
+  to gain is most of what there is.
 * *Neighbourhoods*: the asks around one contested limit are taken out of the plan and placed anew by the exact solver,
   all others staying where they are.
 * *Fixing by reduced cost*: a pair whose regret at the prices is more than the whole gap is in no better plan. What
   is left of the pairs stands for all of them, so that the exact solver's bound on the rest is a bound on the whole.
 * *Mixed integers* (``mixed.py``): HiGHS on what is left of the pairs, where somebody has the patience.
 * *Packing* (``packing.py``): with the assignment priced, every group is a knapsack of its own.
-* *Knapsacks*: with groups and shared capacity priced, every tenant's budgets and quotas are a problem of its own, small
-  enough to solve exactly; the sum is a bound that knows a budget cannot be spent to the last cent.
+* *Knapsacks* (``knapsacks.py``): with groups and shared capacity priced, every tenant's budgets and quotas are a
+  problem of its own, small enough to solve exactly; the sum is a bound that knows a budget cannot be spent to the last
+  cent.
 """
 
 from __future__ import annotations
@@ -17,7 +20,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
 
 import numpy as np
 
@@ -26,8 +28,9 @@ from optimizer.cpsat import Model
 from optimizer.effort import Effort
 from optimizer.goals import Line
 from optimizer.greedy import Plan, spent
-from optimizer.ledger import Ledger, Seats, bind
-from optimizer.market import Floats, Ints
+from optimizer.knapsacks import sharing, tightened
+from optimizer.ledger import Seats, bind
+from optimizer.market import Ints
 from optimizer.mixed import mixed
 from optimizer.packing import packed_bound
 from optimizer.pairs import Pairs
@@ -46,8 +49,6 @@ FIRST = (2, 4)
 """Pairs of each ask in such a core: few lead to most of the gain, and soon; more only where there is patience."""
 HURRIED, UNHURRIED = 0.5, 0.1
 """Share of the time that a core gets."""
-KNAPSACK = 1.0
-"""Deterministic seconds for one tenant's knapsack; its bound counts also where it is cut short."""
 MIXED = 120_000
 """So many pairs the mixed-integer solver handles in the time that somebody with patience has …"""
 PATIENT = 2.0
@@ -226,55 +227,11 @@ class Improvement:
         return True
 
     def _knapsacks(self, left: Callable[[], float], effort: Effort) -> None:
-        pairs, market = self.pairs, self.prices.market
-        hard = pairs.usage.hard
-        vector = self.prices.vector.copy()
-        vector[hard:] = 0
-        rest = self.prices.at(vector)
-        margins = self.prices.margins()
-        earned = self.prices.vector * market.most
-        total = float(earned[:hard].sum())
-        parts = [(asks, float(earned[self._limits(asks)].sum() + margins[asks].sum())) for asks in _sharing(pairs)]
-        known = sum(part for _, part in parts)
-        # Where nothing shared has a price, there is nothing that a knapsack would know better.
-        parts = [(asks, part) for asks, part in parts if earned[self._limits(asks)].any()]
-        # A split way mixes whole ones, and a mixture can fill a budget that no whole one does.
-        parts = [(asks, part) for asks, part in parts if not pairs.splits[asks].any()]
-        for asks, part in sorted(parts, key=lambda each: -each[1]):
-            if left() <= 0 or part <= 0:
-                break
-            known += min(0.0, self._one_knapsack(asks, rest, left(), effort) - part)
-            self._prove(int(np.ceil((total + known) * (1 + 1e-12))), Proof.KNAPSACKS)
+        for found in tightened(self.pairs, self.prices, self.plan, left, effort):
+            self.solves += found.solves
+            self.work += found.work
+            self._prove(found.bound, Proof.KNAPSACKS)
             self.heard("knapsacks")
-
-    def _limits(self, asks: Ints) -> list[int]:
-        """Places in the price vector of the budgets and quotas these asks draw on."""
-        problem, hard = self.pairs.problem, self.pairs.usage.hard
-        budgets = {each.id: hard + at for at, each in enumerate(problem.budgets)}
-        quotas = {each.id: hard + len(budgets) + at for at, each in enumerate(problem.quotas)}
-        drawn = [self.pairs.asks[at] for at in asks.tolist()]
-        return sorted(
-            {budgets[name] for ask in drawn for name in ask.budgets}
-            | {quotas[name] for ask in drawn for name in ask.quotas}
-        )
-
-    def _one_knapsack(self, asks: Ints, rest: Floats, seconds: float, effort: Effort) -> float:
-        """The most these asks can gain at the prices within their budgets and quotas."""
-        own = np.concatenate([np.arange(self.pairs.start[ask], self.pairs.start[ask + 1]) for ask in asks])
-        own = _undominated(self.pairs, own[rest[own] > 0], rest)
-        if not len(own):
-            return 0.0
-        # Rounded up to whole µUSD, so that the optimum of the rounded problem is never too low.
-        gain = np.zeros(len(rest), dtype=np.int64)
-        gain[own] = np.ceil(rest[own])
-        free = Ledger(self.pairs)
-        free.unlimited()
-        model = Model(self.pairs, own, free)
-        step = replace(effort, seconds=seconds, deterministic=effort.deterministic or KNAPSACK)
-        found = model.solve(gain, [pair for pair in self.plan if gain[pair]], step)
-        self.solves += 1
-        self.work += found.work
-        return float(found.best) if model.exact else np.inf
 
 
 def _ranked(pairs: Pairs, prices: Prices) -> Ranked:
@@ -296,68 +253,14 @@ def _around(pairs: Pairs, prices: Prices, dice: np.random.Generator) -> Iterator
     buckets, asks = pairs.market.buckets, pairs.asks
     margin = prices.margins()
     worth = np.maximum(prices.market.margins(prices.market.profit), 1.0)
-    sharing = [asks for asks in _sharing(pairs) if len(asks) > 1]
+    together = [asks for asks in sharing(pairs) if len(asks) > 1]
     dear = np.unique(np.flatnonzero(prices.vector[: pairs.usage.cells] > 0) // buckets)
     while True:
-        if sharing and dice.random() < 0.5:
-            near = sharing[int(dice.integers(len(sharing)))]
+        if together and dice.random() < 0.5:
+            near = together[int(dice.integers(len(together)))]
         elif len(dear):
             near = pairs.ask[np.flatnonzero(pairs.group == dear[dice.integers(len(dear))])]
         else:
             near = np.arange(len(asks))
         doubt = margin[near] / worth[near] + dice.random(len(near)) * 0.5
         yield np.sort(near[np.argsort(doubt, kind="stable")[:AROUND]])
-
-
-def _sharing(pairs: Pairs) -> list[Ints]:
-    """Asks grouped so that no budget or quota reaches across two groups."""
-    root = list(range(len(pairs.asks)))
-
-    def find(at: int) -> int:
-        while root[at] != at:
-            root[at] = root[root[at]]
-            at = root[at]
-        return at
-
-    first: dict[tuple[str, str], int] = {}
-    for at, ask in enumerate(pairs.asks):
-        for key in (*(("budget", name) for name in ask.budgets), *(("quota", name) for name in ask.quotas)):
-            root[find(at)] = find(first.setdefault(key, at))
-    parts: dict[int, list[int]] = {}
-    for at in range(len(root)):
-        parts.setdefault(find(at), []).append(at)
-    return [np.array(part, dtype=np.int64) for part in parts.values()]
-
-
-def _undominated(pairs: Pairs, own: Ints, rest: Floats) -> Ints:
-    """Pairs that are not beaten by another of the same ask and limits in gain, cost and devices at once."""
-    drawn = _drawn(pairs, own)
-    order = np.lexsort((pairs.devices[own], pairs.cost[own], -rest[own], drawn, pairs.ask[own]))
-    keep, group, cost, devices = [], (-1, -1), 0, 0
-    for pair, limits in zip(own[order].tolist(), drawn[order].tolist(), strict=True):
-        if (int(pairs.ask[pair]), limits) != group:
-            group, cost, devices = (int(pairs.ask[pair]), limits), 2**62, 2**62
-        if int(pairs.cost[pair]) < cost or int(pairs.devices[pair]) < devices:
-            keep.append(pair)
-            cost, devices = min(cost, int(pairs.cost[pair])), min(devices, int(pairs.devices[pair]))
-    return np.array(sorted(keep), dtype=np.int64)
-
-
-def _drawn(pairs: Pairs, own: Ints) -> Ints:
-    """A number for each of these pairs, the same where the same budgets and quotas count it.
-
-    A cap on some groups, or a budget with a window, counts one pair of an ask and not another.
-    """
-    problem = pairs.problem
-    windows = {(each.from_s, each.until_s) for each in problem.budgets}
-    windows |= {(each.from_s, each.until_s) for each in problem.quotas}
-    if windows <= {(0, None)} and all(quota.groups is None for quota in problem.quotas):
-        return np.zeros(len(own), dtype=np.int64)
-    used = pairs.usage.rows(own)
-    numbers: dict[tuple[int, ...], int] = {}
-    found = []
-    for low, high in pairwise(used.indptr.tolist()):
-        mine = used.indices[low:high]
-        key = tuple(sorted(mine[mine >= pairs.usage.hard].tolist()))
-        found.append(numbers.setdefault(key, len(numbers)))
-    return np.array(found, dtype=np.int64)

@@ -116,5 +116,5 @@ def run(bench: Bench) -> Outcome:
 
 
 SECTION = Section(
-    name="peers", order=90, about="ours beside every peer; twenty minutes, so only by name", run=run, long=True
+    name="peers", order=90, about="ours beside every peer; about an hour, so only by name", run=run, long=True
 )
