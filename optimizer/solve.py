@@ -12,7 +12,7 @@ from collections.abc import Callable
 from optimizer.check import violations
 from optimizer.effort import Effort, Stop, Watch, uncollected
 from optimizer.memory import Memory
-from optimizer.problem import Ask, Group, OutOfRange, Problem
+from optimizer.problem import Aim, Ask, Group, OutOfRange, Problem
 from optimizer.reasons import placed, unplaced
 from optimizer.solution import Solution, Status
 from optimizer.stages import Stages
@@ -104,4 +104,7 @@ def solve(
 def warm() -> None:
     """Load the solver now (a quarter of a second) rather than within somebody's first request."""
     one = Group(id="g", cluster="c", kind="", price_micros=0, count=1)
-    solve(Problem(groups=(one,), asks=(Ask(id="a", tenant="t", devices=1, duration_s=1),)), time_limit_s=60)
+    # Where two want one device, there is something to solve.
+    two = tuple(Ask(id=name, tenant="t", devices=1, duration_s=1, value_micros=1) for name in "ab")
+    for aim in Aim:
+        solve(Problem(groups=(one,), asks=two, aim=aim), time_limit_s=60)

@@ -5,6 +5,8 @@ that are valid, and the same answer as the exact way wherever it claims one.
 from __future__ import annotations
 
 import random
+import subprocess
+import sys
 from dataclasses import replace
 from itertools import product
 
@@ -297,3 +299,23 @@ def test_pairs_lie_in_order_of_requests_however_far_apart_those_are_that_may_be_
     assert pairs.several, "the last request may take both groups"
     assert (np.diff(pairs.ask) >= 0).all()
     assert all(pairs.ask[pair] == at for at in (0, 2_500, 4_999) for pair in pairs.of(at))
+
+
+def test_once_warm_nobodys_request_waits_for_anything_to_load() -> None:
+    code = """
+import sys
+from tests.test_optimizer import crowd
+import random
+from dataclasses import replace
+from optimizer.problem import Aim
+from optimizer.solve import solve, warm
+problem = crowd(random.Random(1), asks=60, groups=6)
+warm()
+before = set(sys.modules)
+asks = tuple(replace(ask, value_micros=10**9 + at) for at, ask in enumerate(problem.asks))
+for aim in Aim:
+    solve(replace(problem, asks=asks, aim=aim), time_limit_s=10)
+print(sorted(set(sys.modules) - before))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
+    assert done.stdout.strip() == "[]"
