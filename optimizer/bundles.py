@@ -17,13 +17,13 @@ from typing import TypeVar
 import numpy as np
 
 from optimizer.columns import copied, ordered
-from optimizer.filter import lasting, shape
 from optimizer.ledger import Ledger
 from optimizer.market import Floats, Ints, Market
 from optimizer.pairs import NAMES, Pairs, assembled, best_first
 from optimizer.problem import MAX_MONEY, Aim, Ask, Confidential
 from optimizer.staying import alone, kept, seats, worth_it
 from optimizer.usage import Piece
+from optimizer.variants import lasting, shape
 
 ALL = 150
 """So many ways of one request, form and start are listed without choosing."""

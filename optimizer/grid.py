@@ -17,11 +17,13 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from optimizer.filter import _caps, _cells, _pieces, _purses, _rate, _wishes, variants
+from optimizer.amounts import caps, cells_of, pieces_of, purses, rate
+from optimizer.filter import wishes
 from optimizer.market import Bools, Ints, Market, column
 from optimizer.problem import MAX_MONEY, Aim, Ask
 from optimizer.purses import counting
 from optimizer.solution import Why
+from optimizer.variants import variants
 
 Bytes = npt.NDArray[np.uint8]
 _Scalar = TypeVar("_Scalar", bound=np.generic)
@@ -46,9 +48,9 @@ class Seen:
         barred: dict[Why, Bools] = {}
         units = cost = np.zeros((len(those), 0), dtype=np.int64)
         if len(market):
-            cells = _cells(market, those, self._row, self._group)
+            cells = cells_of(market, those, self._row, self._group)
             units, cost = cells.units, cells.cost
-            for bit, passes in chain(_wishes(market, those), self._amounts(units, cost, cells.loss)):
+            for bit, passes in chain(wishes(market, those), self._amounts(units, cost, cells.loss)):
                 if not passes.all():
                     barred[bit] = np.broadcast_to(~passes, (len(those), len(market)))
         self._speaker = self._speaking(barred) if len(those) > len(asks) else None
@@ -116,7 +118,7 @@ class Seen:
     @cached_property
     def price(self) -> Ints:
         """µUSD per requested device-hour, rounded up."""
-        return self._of(_rate(self._market, self._those, self._row, self._group))
+        return self._of(rate(self._market, self._those, self._row, self._group))
 
     @cached_property
     def tier(self) -> Ints:
@@ -158,13 +160,13 @@ class Seen:
         yield Why.TOO_LONG, duration <= market.longest
         yield Why.TOO_SHORT, duration >= market.shortest
         if any(ask.price_cap_micros is not None or ask.tiers for ask in asks):
-            price = _rate(market, those, self._row, self._group)
+            price = rate(market, those, self._row, self._group)
             yield Why.TIER_PRICE, price <= self._ranked[:, 1]
-            yield Why.PRICE_CAP, price <= _caps(ask.price_cap_micros for ask in asks)[:, None]
-        yield Why.TOTAL_CAP, cost <= _caps((ask.total_cap_micros for ask in asks), MAX_MONEY)[:, None]
+            yield Why.PRICE_CAP, price <= caps(ask.price_cap_micros for ask in asks)[:, None]
+        yield Why.TOTAL_CAP, cost <= caps((ask.total_cap_micros for ask in asks), MAX_MONEY)[:, None]
         yield from self._capacities(asks)
         if market.budgets:
-            yield Why.BUDGET, cost <= _purses(market, those)[:, None]
+            yield Why.BUDGET, cost <= purses(market, those)[:, None]
         if market.quotas:
             yield Why.QUOTA, self._within_quotas(asks, units)
         if market.aim is Aim.WELFARE:
@@ -178,7 +180,7 @@ class Seen:
         spans = list(zip(np.maximum(those.bucket, 0).tolist(), those.until.tolist(), strict=True))
         # Of a request that may be split, one worker must fit.
         least = np.where(column(ask.split for ask in asks) > 1, 1, those.workers)[:, None]
-        pieces = _pieces(market, those, self._row, self._group)
+        pieces = pieces_of(market, those, self._row, self._group)
         yield Why.COUNT, pieces * least <= market.gather("takeable", spans, market.takeable)
         if market.problem.rows:
             yield Why.SHARED, pieces * least <= market.gather("shared", spans, market.shared)
@@ -208,7 +210,7 @@ class Seen:
             for each in mine:
                 if each.groups is not None:
                     scoped.setdefault(each.id, []).append(at)
-        passes = devices <= _caps(everywhere)[:, None]
+        passes = devices <= caps(everywhere)[:, None]
         if scoped:
             passes = np.broadcast_to(passes, (len(those), len(market))).copy()
         quotas = {quota.id: quota for quota in market.problem.quotas}

@@ -86,7 +86,7 @@ def _names(ask: Ask) -> Iterator[tuple[str, str]]:
 def _one(pairs: Pairs, asks: Ints, rest: Floats, plan: Iterable[int], effort: Effort) -> tuple[float, int, float]:
     """The most these asks can gain at the prices within their budgets and quotas; how many solves, and their work."""
     own = np.concatenate([np.arange(pairs.start[ask], pairs.start[ask + 1]) for ask in asks])
-    own = _undominated(pairs, own[rest[own] > 0], rest)
+    own = undominated(pairs, own[rest[own] > 0], rest)
     if not len(own):
         return 0.0, 0, 0.0
     # Rounded up to whole µUSD, so that the optimum of the rounded problem is never too low.
@@ -120,7 +120,7 @@ def sharing(pairs: Pairs) -> list[Ints]:
     return [np.array(part, dtype=np.int64) for part in parts.values()]
 
 
-def _undominated(pairs: Pairs, own: Ints, rest: Floats) -> Ints:
+def undominated(pairs: Pairs, own: Ints, rest: Floats) -> Ints:
     """Pairs that are not beaten by another of the same ask and limits in gain, cost and devices at once."""
     drawn = _drawn(pairs, own)
     order = np.lexsort((pairs.devices[own], pairs.cost[own], -rest[own], drawn, pairs.ask[own]))

@@ -13,11 +13,11 @@ from functools import cached_property
 
 import numpy as np
 
-from optimizer.filter import shape
 from optimizer.market import Bools, Floats, Ints
 from optimizer.nodes import Nodes, NodesInTime
 from optimizer.pairs import Pairs
 from optimizer.solution import Limit
+from optimizer.variants import shape
 
 FEW = 32
 """Pairs of a request looked at first."""

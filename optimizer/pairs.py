@@ -18,11 +18,12 @@ from functools import cached_property
 import numpy as np
 
 from optimizer.columns import Columns, after, joined, ordered
-from optimizer.filter import Variants, eligible, lasting, shape, variants
+from optimizer.filter import eligible
 from optimizer.market import Bools, Ints, Market
 from optimizer.problem import Aim, Ask, Confidential, Group, Problem
 from optimizer.staying import alone, beside, rows, seats
 from optimizer.usage import Limits, Piece, Usage, usage
+from optimizer.variants import Variants, lasting, shape, variants
 
 SLICE = 1_000_000
 """Cells judged at a time: about 50 MB."""

@@ -17,7 +17,6 @@ import numpy as np
 from optimizer.alternatives import alternatives as beside
 from optimizer.binding import binding
 from optimizer.changes import changes
-from optimizer.filter import lasting, shape
 from optimizer.greedy import Plan
 from optimizer.grid import slices
 from optimizer.ledger import Ledger, spread
@@ -27,6 +26,7 @@ from optimizer.pairs import Pairs
 from optimizer.purses import Purses
 from optimizer.solution import Alternative, Idle, Part, Placement, Refusal, Why
 from optimizer.usage import Piece
+from optimizer.variants import lasting, shape
 
 
 def placed(pairs: Pairs, plan: Plan, alternatives: int) -> dict[str, Placement]:

@@ -22,10 +22,10 @@ import numpy as np
 from scipy.sparse import csr_array
 
 from optimizer.columns import BLOCK
-from optimizer.filter import lasting
 from optimizer.market import NO_CAP, Bools, Floats, Ints, Market
 from optimizer.problem import Ask, Budget, Quota
 from optimizer.solution import Limit
+from optimizer.variants import lasting
 
 Layer = tuple[Bools | None, Ints, Ints]
 """Which pairs use a limit (None: all), which one, and how much of it."""

@@ -10,12 +10,12 @@ import pytest
 
 from optimizer.bundles import _all_ways
 from optimizer.effort import Stop
+from optimizer.knapsacks import undominated
 from optimizer.ledger import Ledger
 from optimizer.pairs import compile_pairs
 from optimizer.problem import Aim, BadProblem, Budget, CapacityRow, Held, Problem, Quota, Running
 from optimizer.ranges import MAX_MONEY
 from optimizer.solution import Status
-from optimizer.welfare import _undominated
 from tests.optimizing import DOLLAR, HOUR, answer, ask, group
 from tests.trying import best, reached
 
@@ -69,10 +69,10 @@ def test_a_pair_that_no_cap_counts_is_not_dominated_by_one_that_a_cap_counts() -
         aim=Aim.WELFARE,
     )
     pairs = compile_pairs(problem)
-    kept = _undominated(pairs, np.arange(2), np.array([9.0, 8.0]))
+    kept = undominated(pairs, np.arange(2), np.array([9.0, 8.0]))
     assert kept.tolist() == [0, 1]
     plain = compile_pairs(replace(problem, quotas=(Quota(id="q", remaining_devices=1),)))
-    assert _undominated(plain, np.arange(2), np.array([9.0, 8.0])).tolist() == [0]
+    assert undominated(plain, np.arange(2), np.array([9.0, 8.0])).tolist() == [0]
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from optimizer.check import unsuitable
 from optimizer.explain import money, sentence
-from optimizer.filter import Market, judge
+from optimizer.filter import judge
 from optimizer.grid import Seen
+from optimizer.market import Market
 from optimizer.problem import Ask, Budget, Confidential, Held, Later, Problem, Quota, Running, Tier
 from optimizer.ranges import MAX_SPLIT
 from optimizer.solution import Change, Field, Limit, Lost, Why

@@ -16,7 +16,8 @@ import statistics
 from dataclasses import replace
 from pathlib import Path
 
-from optimizer.filter import Market, judge
+from optimizer.filter import judge
+from optimizer.market import Market
 from optimizer.problem import Aim, Ask, Budget, Confidential, Group, Problem, Quota
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
