@@ -11,14 +11,16 @@ import io
 import math
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from scipy.sparse import csr_array, vstack
 
-from optimizer.effort import Effort
+from optimizer.effort import Effort, Stop
 from optimizer.greedy import Plan
 from optimizer.ledger import Ledger, Seats
 from optimizer.market import Floats, Ints
@@ -82,6 +84,39 @@ def mixed(pairs: Pairs, kept: Ints, profit: Ints, before: Sequence[tuple[Ints, i
         if pair in ledger.fitting(int(pairs.ask[pair]), range(pair, pair + 1)):
             plan[pair] = ledger.take(pair)
     return Mixed(plan, bound)
+
+
+class Beside:
+    """One solve that goes on while its caller does something else."""
+
+    def __init__(self, future: Future[Mixed]) -> None:
+        self._future = future
+
+    @property
+    def done(self) -> bool:
+        """It has its answer."""
+        return self._future.done()
+
+    def answer(self, seconds: float) -> Mixed | None:
+        """What it says, waited for so long; None where it says nothing by then."""
+        try:
+            return self._future.result(timeout=max(0.0, seconds))
+        except TimeoutError:
+            return None
+
+
+@contextmanager
+def beside(
+    pairs: Pairs, kept: Ints, profit: Ints, before: Sequence[tuple[Ints, int]], effort: Effort
+) -> Iterator[Beside]:
+    """``mixed`` on the side, ended with the block; the solver is another process and keeps another core busy."""
+    stop = Stop()
+    with effort.stop.stopping(stop.now), ThreadPoolExecutor(max_workers=1, thread_name_prefix="mixed") as pool:
+        future = pool.submit(mixed, pairs, kept, profit, before, replace(effort, stop=stop))
+        try:
+            yield Beside(future)
+        finally:
+            stop.now()
 
 
 def _answer(problem: Mapping[str, Any], effort: Effort) -> Mapping[str, Any] | None:

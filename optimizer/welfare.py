@@ -8,7 +8,8 @@ Six means, each leaving the plan valid and the bound certified:
   all others staying where they are.
 * *Fixing by reduced cost*: a pair whose regret at the prices is more than the whole gap is in no better plan. What
   is left of the pairs stands for all of them, so that the exact solver's bound on the rest is a bound on the whole.
-* *Mixed integers* (``mixed.py``): HiGHS on what is left of the pairs, where somebody has the patience.
+* *Mixed integers* (``mixed.py``): HiGHS on what is left of the pairs, where somebody has the patience, in a process
+  beside all the others; then its plan and ours together are a core.
 * *Packing* (``packing.py``): with the assignment priced, every group is a knapsack of its own.
 * *Knapsacks* (``knapsacks.py``): with groups and shared capacity priced, every tenant's budgets and quotas are a
   problem of its own, small enough to solve exactly; the sum is a bound that knows a budget cannot be spent to the last
@@ -18,7 +19,7 @@ Six means, each leaving the plan valid and the bound certified:
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -31,7 +32,7 @@ from optimizer.greedy import Plan, spent
 from optimizer.knapsacks import sharing, tightened
 from optimizer.ledger import Seats, bind
 from optimizer.market import Ints
-from optimizer.mixed import mixed
+from optimizer.mixed import beside
 from optimizer.packing import packed_bound
 from optimizer.pairs import Pairs
 from optimizer.prices import Prices
@@ -49,6 +50,8 @@ FIRST = (2, 4)
 """Pairs of each ask in such a core: few lead to most of the gain, and soon; more only where there is patience."""
 HURRIED, UNHURRIED = 0.5, 0.1
 """Share of the time that a core gets."""
+BESIDE, CROSSED = 0.75, 0.7
+"""Share of the time that the mixed-integer solver gets, and of the rest that its plan and ours get together."""
 MIXED = 120_000
 """So many pairs the mixed-integer solver handles in the time that somebody with patience has …"""
 PATIENT = 2.0
@@ -57,8 +60,8 @@ LOOK_S = 4e-8
 """Seconds for each pair that a first look at all of them takes: whoever has no more leaves it."""
 PACKING = 0.1
 """Share of the time that packing may take: where groups are many and large it tells least and takes longest."""
-AROUND = 150
-"""Asks in a neighbourhood."""
+AROUND, AROUND_PATIENT = 150, 500
+"""Asks in a neighbourhood: small ones lead on soon, larger ones further."""
 BEST = 8
 """Pairs of each ask that a neighbourhood looks at, the best at the prices."""
 IN_VAIN = 60
@@ -121,34 +124,83 @@ class Improvement:
         if self.proved or left() <= 0:
             return "prices"
         ranked = _ranked(self.pairs, self.prices)
+        if effort.deterministic is None and left() > PATIENT:
+            return self._patiently(ranked, left, effort)
         total, stage = left(), "neighbourhoods"
-        patient = effort.deterministic is None and total > PATIENT
         # Where budgets bind, each request's best few pairs rarely add up to what is left of them: a core says little.
-        money = bool(np.any(self.prices.vector[self.pairs.usage.hard :] > 0))
-        for first in FIRST if patient else () if money else FIRST[:1]:
-            core = self._core(ranked, first)
-            if len(core) <= CORE and not self.proved and left() > 0:
-                self._exact(core, replace(effort, seconds=total * (UNHURRIED if patient else HURRIED)), whole=False)
-                stage = "core"
-        if not self.proved and effort.deterministic is None and left() > PATIENT:
-            self._mixed(left() * 0.75, effort)
-        if not self.proved and left() > 0 and len(kept := self._open()) <= min(WHOLE, left() / WORTH_S):
-            self._exact(kept, replace(effort, seconds=left() * 0.7), whole=True)
+        if not np.any(self.prices.vector[self.pairs.usage.hard :] > 0) and self._cored(
+            ranked, FIRST[0], replace(effort, seconds=total * HURRIED)
+        ):
+            stage = "core"
+        if not self.proved and left() > 0 and self._closed(left, effort):
             stage = "exact"
         if not self.proved and left() > 0:
-            self._knapsacks(lambda: left() - (0 if patient else LAST * total), effort)
             stage = "knapsacks"
+            self._knapsacks(lambda: left() - LAST * total, effort)
         if not self.proved and left() > 0:
             self._neighbourhoods(ranked, left, effort)
         return stage
+
+    def _patiently(self, ranked: Ranked, left: Callable[[], float], effort: Effort) -> str:
+        """With the mixed-integer solver in a process beside."""
+        total, more = left(), FIRST[-1]
+        kept, stage = self._open(), "neighbourhoods"
+        if len(kept) <= MIXED:
+            before = [(line.coefficient, line.of(self.plan)) for line in self.before]
+            step = replace(effort, seconds=left() * BESIDE)
+            with beside(self.pairs, kept, self.line.coefficient, before, step) as other:
+
+                def meanwhile() -> float:
+                    return 0.0 if other.done else left()
+
+                for first in FIRST:
+                    self._cored(ranked, first, replace(effort, seconds=min(meanwhile(), total * UNHURRIED)))
+                self._knapsacks(meanwhile, effort)
+                self._all_the_rest(ranked, meanwhile, effort)
+                found = None if self.proved else other.answer(left())
+            stage = "mixed-integer"
+            if found is not None:
+                self.solves += 1
+                own = set(self.plan)
+                self._adopt(frozenset(found.plan), {pair: seats for pair, seats in found.plan.items() if seats})
+                if not self.pairs.partial and found.bound < self.bound:
+                    self._prove(math.ceil(found.bound), Proof.MIXED)
+                    self.heard("mixed-integer")
+                self._cored(ranked, more, replace(effort, seconds=left() * CROSSED), own | set(found.plan))
+        else:
+            for first in FIRST:
+                self._cored(ranked, first, replace(effort, seconds=total * UNHURRIED))
+            self._knapsacks(left, effort)
+        if self._all_the_rest(ranked, left, effort):
+            stage = "exact"
+        return stage
+
+    def _all_the_rest(self, ranked: Ranked, left: Callable[[], float], effort: Effort) -> bool:
+        """What needs no other process; whether all that is open was small enough to be solved at once."""
+        closed = not self.proved and left() > 0 and self._closed(left, effort)
+        if not self.proved and left() > 0:
+            self._neighbourhoods(ranked, left, effort)
+        return closed
 
     def _prove(self, bound: int, proof: Proof) -> None:
         if (bound := max(bound, self.value)) < self.bound:
             self.bound, self.proof = bound, proof
 
-    def _core(self, ranked: Ranked, first: int) -> Ints:
-        """The ``first`` best pairs of each ask, and the plan's own."""
-        return np.union1d(ranked.order[ranked.rank < first], np.array(sorted(self.plan), dtype=np.int64))
+    def _cored(self, ranked: Ranked, first: int, effort: Effort, also: Collection[int] = ()) -> bool:
+        """The ``first`` best pairs of each ask, and the plan's own, solved at once, where these are few enough."""
+        core = np.union1d(ranked.order[ranked.rank < first], np.array(sorted({*self.plan, *also}), dtype=np.int64))
+        if len(core) > CORE or self.proved or effort.seconds <= 0:
+            return False
+        self._exact(core, effort, whole=False)
+        return True
+
+    def _closed(self, left: Callable[[], float], effort: Effort) -> bool:
+        """All that a better plan could hold, solved at once, where that is little enough for the time."""
+        kept = self._open()
+        if len(kept) > min(WHOLE, left() / WORTH_S):
+            return False
+        self._exact(kept, replace(effort, seconds=left() * 0.7), whole=True)
+        return True
 
     def _open(self) -> Ints:
         """Pairs that a better plan than this one could hold."""
@@ -172,28 +224,11 @@ class Improvement:
                 self._prove(found.best, Proof.EXACT)
                 self.heard("exact")
 
-    def _mixed(self, seconds: float, effort: Effort) -> None:
-        """The mixed-integer solver on all that a better plan could hold."""
-        kept = self._open()
-        if len(kept) > MIXED:
-            return
-        found = mixed(
-            self.pairs,
-            kept,
-            self.line.coefficient,
-            [(line.coefficient, line.of(self.plan)) for line in self.before],
-            replace(effort, seconds=seconds),
-        )
-        self.solves += 1
-        self._adopt(frozenset(found.plan), {pair: seats for pair, seats in found.plan.items() if seats})
-        if not self.pairs.partial and found.bound < self.bound:
-            self._prove(math.ceil(found.bound), Proof.MIXED)
-            self.heard("mixed-integer")
-
     def _neighbourhoods(self, ranked: Ranked, left: Callable[[], float], effort: Effort) -> None:
         dice = np.random.default_rng(effort.seed)
         vain = 0
-        for asks in _around(self.pairs, self.prices, dice):
+        many = AROUND_PATIENT if effort.deterministic is None and left() > PATIENT else AROUND
+        for asks in _around(self.pairs, self.prices, dice, many):
             if left() <= 0 or self.proved or vain >= IN_VAIN:
                 return
             vain = 0 if self._again(asks, ranked, left(), effort) else vain + 1
@@ -227,6 +262,8 @@ class Improvement:
         return True
 
     def _knapsacks(self, left: Callable[[], float], effort: Effort) -> None:
+        if self.proved or left() <= 0:
+            return
         for found in tightened(self.pairs, self.prices, self.plan, left, effort):
             self.solves += found.solves
             self.work += found.work
@@ -248,7 +285,7 @@ def _ranked(pairs: Pairs, prices: Prices) -> Ranked:
     return Ranked(order=order, rank=rank.astype(np.int64), start=start.astype(np.int64))
 
 
-def _around(pairs: Pairs, prices: Prices, dice: np.random.Generator) -> Iterator[Ints]:
+def _around(pairs: Pairs, prices: Prices, dice: np.random.Generator, many: int) -> Iterator[Ints]:
     """For ever: the asks around one limit that has a price, those nearest to indifference first."""
     buckets, asks = pairs.market.buckets, pairs.asks
     margin = prices.margins()
@@ -263,4 +300,4 @@ def _around(pairs: Pairs, prices: Prices, dice: np.random.Generator) -> Iterator
         else:
             near = np.arange(len(asks))
         doubt = margin[near] / worth[near] + dice.random(len(near)) * 0.5
-        yield np.sort(near[np.argsort(doubt, kind="stable")[:AROUND]])
+        yield np.sort(near[np.argsort(doubt, kind="stable")[:many]])

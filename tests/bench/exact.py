@@ -11,6 +11,7 @@ import contextlib
 import os
 import random
 import sys
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
@@ -78,6 +79,7 @@ def cp_sat(seconds: float, *, workers: int = 1, seed: int = 0) -> Peer:
     from ortools.sat.python import cp_model
 
     def solved(board: Board) -> list[int]:
+        until = time.perf_counter() + seconds
         given = model(board)
         if not len(given.pairs):
             return []
@@ -93,7 +95,7 @@ def cp_sat(seconds: float, *, workers: int = 1, seed: int = 0) -> Peer:
         scale = max(1, -(-int(np.abs(given.profit).sum()) // LARGEST))
         whole.maximize(cp_model.LinearExpr.weighted_sum(x, (given.profit // scale).tolist()))
         solver = cp_model.CpSolver()
-        solver.parameters.max_time_in_seconds = seconds
+        solver.parameters.max_time_in_seconds = max(0.01, until - time.perf_counter())
         solver.parameters.num_workers = workers
         solver.parameters.random_seed = seed
         status = solver.solve(whole)
@@ -109,6 +111,7 @@ def highs(seconds: float) -> Peer:
     from ortools.linear_solver.python import model_builder
 
     def solved(board: Board) -> list[int]:
+        until = time.perf_counter() + seconds
         given = model(board)
         if not len(given.pairs):
             return []
@@ -122,7 +125,7 @@ def highs(seconds: float) -> Peer:
             )
         whole.maximize(model_builder.LinearExpr.weighted_sum(x, (given.profit / 1e6).tolist()))
         solver = model_builder.Solver("highs")
-        solver.set_time_limit_in_seconds(seconds)
+        solver.set_time_limit_in_seconds(max(0.01, until - time.perf_counter()))
         with _silent():
             status = solver.solve(whole)
         if status not in (model_builder.SolveStatus.OPTIMAL, model_builder.SolveStatus.FEASIBLE):
@@ -221,7 +224,7 @@ def _share(whole: int, parts: int, at: int) -> int:
 
 
 def solvers(seconds: float) -> Mapping[str, Peer]:
-    """By name; each is given so many seconds."""
+    """By name; each is given so many seconds, to write its model and to solve it."""
     return {
         "min-cost flow, rounded": flow,
         "POP, 4 at random": pop(4, seconds, by_tenant=False),

@@ -1,7 +1,7 @@
 """The federation instances: loads × budgets × seeds, each through ours and every peer.
 
 Ours runs twice on each, once in a hurry and once for as long as the solvers that are its peers are given. A peer is
-*better* where its welfare is above that of ours at leisure; and better *in a hurry* where it took no longer than ours
+*better* where its welfare is above that of ours at leisure by more than solvers themselves call level; and better *in a hurry* where it took no longer than ours
 in a hurry and is above that.
 """
 
@@ -104,7 +104,7 @@ class InstanceGroup:
             found += [
                 f"{one.name}: {entry.who}, {_dollars(entry.welfare)} against {_dollars(ours)} of ours"
                 for entry in one.entries
-                if not entry.ours and not entry.absent and entry.welfare > ours
+                if not entry.ours and not entry.absent and entry.welfare > ours * (1 + LEVEL)
             ]
         return found
 
@@ -190,6 +190,8 @@ def run(bench: Bench) -> list[InstanceGroup]:
     return groups
 
 
+LEVEL = 1e-4
+"""Plans that differ by less than this share are level: it is where solvers by themselves call a plan the best."""
 OUTSIDE = ("SkyPilot 0.14.1 with fail-over", "CBC alone")
 
 
