@@ -42,8 +42,9 @@ def solve(
 
     The same problem and seed give the same plan as long as the time limit does not cut the search short (and, with two
     solvers side by side, where pairs are many and seconds too, an equally good one); with ``deterministic_limit`` (the
-    solver's own unit, about a second) below it, also where it does. More than one worker trades that for speed. ``alternatives`` is how many other groups each placement tells about, ``details`` for how
-    many refused requests it is worked out what would help; ``unused=False`` leaves out why free groups stay so.
+    solver's own unit, about a second) below it, also where it does. More than one worker trades that for speed.
+    ``alternatives`` is how many other groups each placement tells about, ``details`` for how many refused requests it
+    is worked out what would help; ``unused=False`` leaves out why free groups stay so.
     ``previous``, the solution of a similar problem, gives its placements (where they are still possible) and its prices
     as a start; ``memory``, used for each of a line of similar problems, saves judging again what did not change.
     ``stop`` ends it early from another thread, with the best plan so far; ``watch`` hears of every step forward, in the

@@ -1,8 +1,8 @@
 """The federation instances: loads × budgets × seeds, each through ours and every peer.
 
 Ours runs twice on each, once in a hurry and once for as long as the solvers that are its peers are given. A peer is
-*better* where its welfare is above that of ours at leisure by more than solvers themselves call level; and better *in a hurry* where it took no longer than ours
-in a hurry and is above that.
+*better* where its welfare is above that of ours at leisure by more than solvers themselves call level; and better *in a
+hurry* where it took no longer than ours in a hurry and is above that.
 """
 
 from __future__ import annotations
